@@ -1,0 +1,105 @@
+//! Who makes a call, proved by its own token.
+
+use std::net::IpAddr;
+
+use crate::{
+    domain::{
+        ControlScope, CredentialId, Found, Kind, Scope, ScopeSet, Timestamp, UserId, UserRef,
+        route_allowed,
+    },
+    store::Actor,
+};
+
+/// Who makes a call, and with which credential.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What the verification of its token found.
+    pub found: Found,
+    /// From where it calls.
+    pub ip: Option<IpAddr>,
+    /// The name of the call in the logs.
+    pub request_id: String,
+}
+
+impl Caller {
+    /// The user as whom it acts.
+    #[must_use]
+    pub fn user_id(&self) -> &UserId {
+        &self.found.owner.id
+    }
+
+    /// Whether `name` names its own user.
+    #[must_use]
+    pub fn is(&self, name: &UserRef) -> bool {
+        let owner = &self.found.owner;
+        match name {
+            UserRef::Id(id) => *id == owner.id,
+            UserRef::Handle(handle) => handle.as_str() == owner.handle,
+            UserRef::External(external) => owner.external_id.as_ref() == Some(external),
+        }
+    }
+
+    /// The credential that it uses.
+    #[must_use]
+    pub fn token_id(&self) -> &CredentialId {
+        &self.found.credential.id
+    }
+
+    /// Whether its user is an administrator.
+    #[must_use]
+    pub fn is_administrator(&self) -> bool {
+        self.found.owner.is_admin
+    }
+
+    /// The workspace beyond which it reaches nothing.
+    #[must_use]
+    pub fn workspace_id(&self) -> Option<&str> {
+        self.found.credential.workspace.as_ref().map(|binding| binding.workspace_id.as_str())
+    }
+
+    /// Whether its token does all that `scope` names. An API client
+    /// authorization does so only with `all`.
+    #[must_use]
+    pub fn covers(&self, scope: &Scope) -> bool {
+        let held = &self.found.credential.scopes;
+        match self.found.credential.kind() {
+            Kind::PersonalAccessToken => self.scopes().covers(scope),
+            Kind::ApiClientAuthorization => held.iter().any(|held| held == "all"),
+        }
+    }
+
+    /// Whether its token may be used for the RPC at `path` by one of these
+    /// scopes; none named: by any token. An API client authorization may if its
+    /// scopes allow the path.
+    #[must_use]
+    pub fn allowed(&self, path: &str, by: &[ControlScope]) -> bool {
+        match self.found.credential.kind() {
+            _ if by.is_empty() => true,
+            Kind::PersonalAccessToken => {
+                let scopes = self.scopes();
+                by.iter().any(|control| scopes.allows(*control))
+            }
+            Kind::ApiClientAuthorization => {
+                route_allowed(&self.found.credential.scopes, "POST", path)
+            }
+        }
+    }
+
+    /// The scopes of its personal access token.
+    #[must_use]
+    pub fn scopes(&self) -> ScopeSet {
+        self.found.credential.scopes.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// What the audit row says of a change that it makes at `at`.
+    #[must_use]
+    pub fn actor(&self, at: Timestamp) -> Actor {
+        Actor {
+            user_id: self.user_id().clone(),
+            token_id: Some(self.token_id().clone()),
+            ip: self.ip,
+            request_id: Some(self.request_id.clone()),
+            at,
+        }
+    }
+}

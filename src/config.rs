@@ -1,0 +1,374 @@
+//! The settings: each is a flag, an environment variable and a TOML key of one
+//! name. A flag wins over the environment, that over the file.
+
+use std::{ffi::OsString, fs, iter, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    parser::ValueSource,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    domain::{CatalogueEntry, ClusterId, Invalid, PatPrefix},
+    server::StartError,
+    store::Migrate,
+};
+
+/// Issues tokens, and says on every request whether one is good, whose it is and for what.
+///
+/// Each setting --some-name is also the environment variable TOKEN_AUTHORITY_SOME_NAME and the key
+/// some-name of the TOML file that --config names. A flag wins over the environment, that over the
+/// file.
+#[derive(Debug, Parser)]
+#[command(name = "token-authority", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve over gRPC; with nothing set, on the loopback address with an embedded store
+    Serve(Box<Settings>),
+    /// Bring the store's schema up to date and stop
+    Migrate(StoreSettings),
+    /// Make peppers, the keys of the digests that tokens are stored as
+    Pepper {
+        /// What to do.
+        #[command(subcommand)]
+        command: New,
+    },
+    /// Make tokens for --bootstrap-token-file
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        command: New,
+    },
+}
+
+/// What to make.
+#[derive(Debug, Subcommand)]
+pub enum New {
+    /// Print a new one
+    New,
+}
+
+/// Settings of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Address and port of the gRPC listener
+    #[arg(long, env = "TOKEN_AUTHORITY_GRPC_LISTEN", default_value = "127.0.0.1:50051")]
+    pub grpc_listen: SocketAddr,
+
+    /// Where things are kept.
+    #[command(flatten)]
+    pub store: StoreSettings,
+
+    /// File with a pepper, the key of the digests that tokens are stored as: hex or base64 of at
+    /// least 32 bytes; up to four. The embedded store makes its own in the data directory
+    #[arg(long, env = "TOKEN_AUTHORITY_PEPPER_FILE", value_delimiter = ',')]
+    pub pepper_file: Vec<PathBuf>,
+
+    /// File with the personal access token that the administrator gets at the first start; without
+    /// it one is made and written to admin.token in the data directory
+    #[arg(long, env = "TOKEN_AUTHORITY_BOOTSTRAP_TOKEN_FILE")]
+    pub bootstrap_token_file: Option<PathBuf>,
+
+    /// Five of 0-9 and a-z that begin every id; fixed at the first start
+    #[arg(long, env = "TOKEN_AUTHORITY_CLUSTER_ID", default_value = "zzzzz")]
+    pub cluster_id: ClusterId,
+
+    /// Certificate chain in PEM, which turns TLS on; read again when it changes and on SIGHUP
+    #[arg(long, env = "TOKEN_AUTHORITY_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert in PEM
+    #[arg(long, env = "TOKEN_AUTHORITY_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities in PEM, one of which must have signed each client's certificate
+    #[arg(long, env = "TOKEN_AUTHORITY_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Listen without TLS on other addresses than loopback
+    #[arg(long, env = "TOKEN_AUTHORITY_ALLOW_PLAINTEXT", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub allow_plaintext: bool,
+
+    /// Serve gRPC reflection, which tells anybody the API
+    #[arg(long, env = "TOKEN_AUTHORITY_REFLECTION", default_value = "true",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub reflection: bool,
+
+    /// Scope that personal access tokens may carry, SCOPE=DESCRIPTION; repeatable. It admits every
+    /// scope that it covers
+    #[arg(long, env = "TOKEN_AUTHORITY_SCOPE", value_delimiter = ',',
+        default_values = ["read:*=Read everything", "write:*=Change everything"])]
+    pub scope: Vec<CatalogueEntry>,
+
+    /// What personal access tokens begin with; repeatable: the first for new ones, all are accepted
+    #[arg(long, env = "TOKEN_AUTHORITY_PAT_PREFIX", value_delimiter = ',', default_value = "pat_")]
+    pub pat_prefix: Vec<PatPrefix>,
+
+    /// Lifetime of a personal access token whose request does not say, such as 90d; unset: for ever
+    #[arg(long, env = "TOKEN_AUTHORITY_PAT_DEFAULT_LIFETIME")]
+    pub pat_default_lifetime: Option<Span>,
+
+    /// Greatest lifetime of a personal access token, such as 365d; unset: for ever
+    #[arg(long, env = "TOKEN_AUTHORITY_PAT_MAX_LIFETIME")]
+    pub pat_max_lifetime: Option<Span>,
+
+    /// Personal access tokens, not revoked, that one user may have
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_PATS_PER_USER", default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_pats_per_user: u32,
+
+    /// Memory of the Argon2id record of a new token, in KiB
+    #[arg(long, env = "TOKEN_AUTHORITY_ARGON2_MEMORY_KIB", default_value = "1024",
+        value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
+    pub argon2_memory_kib: u32,
+
+    /// Passes over that memory
+    #[arg(long, env = "TOKEN_AUTHORITY_ARGON2_PASSES", default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub argon2_passes: u32,
+
+    /// Calls under way at once; more are refused with RESOURCE_EXHAUSTED
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_CALLS", default_value = "1024",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_calls: u32,
+
+    /// Connections at once; more wait to be accepted
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_CONNECTIONS", default_value = "4096",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// Calls at once on one connection
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_STREAMS", default_value = "256",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_streams: u32,
+
+    /// Longest time that one call may take
+    #[arg(long, env = "TOKEN_AUTHORITY_CALL_DEADLINE", default_value = "10s")]
+    pub call_deadline: Span,
+
+    /// Longest time that calls under way are given to finish at SIGTERM
+    #[arg(long, env = "TOKEN_AUTHORITY_SHUTDOWN_DEADLINE", default_value = "10s")]
+    pub shutdown_deadline: Span,
+
+    /// What to log: a level, or TARGET=LEVEL,...
+    #[arg(long, env = "TOKEN_AUTHORITY_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How to log
+    #[arg(long, env = "TOKEN_AUTHORITY_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// TOML file with settings
+    #[arg(long, env = "TOKEN_AUTHORITY_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Settings of the store.
+#[derive(Debug, Clone, Args)]
+pub struct StoreSettings {
+    /// Directory of the embedded store, its pepper and the first token
+    #[arg(long, env = "TOKEN_AUTHORITY_DATA_DIR", default_value = "token-authority-data")]
+    pub data_dir: PathBuf,
+
+    /// URL of the PostgreSQL database, postgres://USER@HOST/NAME; unset: the embedded store. With a
+    /// password in it, not on the command line
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<Hidden>,
+
+    /// File with that URL
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_URL_FILE", conflicts_with = "database_url")]
+    pub database_url_file: Option<PathBuf>,
+
+    /// Connections to PostgreSQL
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_CONNECTIONS", default_value = "16",
+        value_parser = clap::value_parser!(u32).range(2..=1_000))]
+    pub database_connections: u32,
+
+    /// Longest time that a call waits for one of them
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_WAIT", default_value = "2s")]
+    pub database_wait: Span,
+
+    /// What to do with a schema that is older than the program
+    #[arg(long, env = "TOKEN_AUTHORITY_MIGRATE", default_value = "auto")]
+    pub migrate: Migrate,
+}
+
+impl StoreSettings {
+    /// The URL of the PostgreSQL database; `None`: the embedded store.
+    ///
+    /// # Errors
+    ///
+    /// The file that should hold it can't be read.
+    pub fn database_url(&self) -> Result<Option<Zeroizing<String>>, StartError> {
+        match (&self.database_url, &self.database_url_file) {
+            (Some(Hidden(url)), _) => Ok(Some(Zeroizing::new(url.clone()))),
+            (None, None) => Ok(None),
+            (None, Some(path)) => match fs::read_to_string(path) {
+                Ok(text) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
+                Err(error) => {
+                    let reason = format!("{}: {error}", path.display());
+                    Err(StartError::new("database-url-file", reason))
+                }
+            },
+        }
+    }
+}
+
+/// A setting that may hold a secret: its `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Hidden(pub String);
+
+impl FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+/// A span of time: a number and `ms`, `s`, `m`, `h` or `d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(Duration);
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+impl FromStr for Span {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit = match unit {
+            "ms" => Some(Duration::from_millis(1)),
+            "s" => Some(Duration::from_secs(1)),
+            "m" => Some(Duration::from_mins(1)),
+            "h" => Some(Duration::from_hours(1)),
+            "d" => Some(Duration::from_hours(24)),
+            _ => None,
+        };
+        unit.zip(number.parse::<u32>().ok())
+            .and_then(|(unit, number)| unit.checked_mul(number))
+            .filter(|span| !span.is_zero())
+            .map(Self)
+            .ok_or_else(|| Invalid("must be a number above 0 and ms, s, m, h or d".to_owned()))
+    }
+}
+
+/// How to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Reads the settings from the arguments, the environment and the file that
+/// they name.
+///
+/// # Errors
+///
+/// Something is wrong with one of them: clap's error for its own, which also
+/// stands for `--help` and `--version`.
+pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ConfigError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut matches = Cli::command().try_get_matches_from(&arguments)?;
+    if let Some(path) = config_file(&matches) {
+        let command = with_file(Cli::command(), &path)?;
+        matches = command.try_get_matches_from(&arguments)?;
+    }
+    refuse_secrets(&matches)?;
+    Ok(Cli::from_arg_matches(&matches)?)
+}
+
+/// Why the settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// What clap says; may be a request for help.
+    #[error(transparent)]
+    Clap(#[from] clap::Error),
+    /// One sentence that names the setting.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.subcommand_matches("serve")?.get_one::<PathBuf>("config").cloned()
+}
+
+/// The command with the values in a TOML file as its defaults.
+fn with_file(mut command: clap::Command, path: &PathBuf) -> Result<clap::Command, StartError> {
+    let wrong = |reason: String| StartError::new("config", format!("{}: {reason}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+    for (key, value) in table {
+        let id = key.replace('-', "_");
+        let serve = command.find_subcommand("serve").expect("it is defined above");
+        if key == "config"
+            || !serve.get_arguments().any(|argument| argument.get_long() == Some(&key))
+        {
+            return Err(wrong(format!("{key} is no setting")));
+        }
+        let values = match value {
+            toml::Value::Array(values) => values.iter().map(to_text).collect(),
+            value => iter::once(&value).map(to_text).collect::<Option<Vec<_>>>(),
+        };
+        let values = values
+            .ok_or_else(|| wrong(format!("{key} must be a text, a number or a list of these")))?;
+        command = command.mut_subcommand("serve", |serve| {
+            serve.mut_arg(id, |argument| argument.default_values(values))
+        });
+    }
+    Ok(command)
+}
+
+fn to_text(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(truth) => Some(truth.to_string()),
+        toml::Value::Float(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Array(_)
+        | toml::Value::Table(_) => None,
+    }
+}
+
+/// A password on the command line is there for every user of the machine to see.
+fn refuse_secrets(matches: &ArgMatches) -> Result<(), StartError> {
+    let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
+    let Ok(Some(Hidden(url))) = matches.try_get_one::<Hidden>("database_url") else {
+        return Ok(());
+    };
+    let has_password = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('@'))
+        .is_some_and(|(user, _)| user.contains(':'))
+        || url.contains("password=");
+    let typed = matches.value_source("database_url") == Some(ValueSource::CommandLine);
+    if typed && has_password {
+        let reason = "must not hold a password on the command line: use TOKEN_AUTHORITY_DATABASE_URL or --database-url-file";
+        return Err(StartError::new("database-url", reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! What is true of tokens, scopes, users and times.
+//!
+//! Pure: no I/O, no clock, no randomness, no gRPC and no SQL. Time comes in as
+//! `now`, randomness as bytes. Text from outside becomes a type here
+//! (`parse`), and inside only the type travels.
+
+mod credential;
+mod ip;
+mod pepper;
+mod revision;
+mod scope;
+mod text;
+mod time;
+mod token;
+mod user;
+mod verdict;
+
+pub use credential::{
+    Credential, CredentialId, Detail, Kind, Secret, SecretState, Status, WorkspaceBinding,
+};
+pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
+pub use pepper::{Digest, Pepper, PepperId, Peppers};
+pub use revision::Revision;
+pub use scope::{Catalogue, CatalogueEntry, ControlScope, Scope, ScopeSet, route_allowed};
+pub use text::{Description, DisplayName, ExternalId, Handle, RequestId, TokenName};
+pub use time::Timestamp;
+pub use token::{PatPrefix, Token};
+pub use user::{ClusterId, User, UserId, UserKind, UserRef};
+pub use verdict::{Found, Organization, Owner, Reason, Requirement, Route, Verdict, Workspace};
+
+/// Why a text from outside is not what it should be: a short sentence for the
+/// caller, which never repeats the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+impl Invalid {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}

@@ -1,0 +1,216 @@
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{Invalid, Token};
+
+/// How many peppers one process may hold.
+const MAX_PEPPERS: usize = 4;
+
+/// The key of the digests by which secrets are stored and looked up, kept
+/// outside the database: a stolen database is useless without it.
+///
+/// Written as hex or base64 of at least 32 bytes; white space is ignored.
+pub struct Pepper {
+    id: PepperId,
+    key: Hmac<Sha256>,
+}
+
+/// The public name of a pepper, derived from its key: 16 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PepperId(String);
+
+/// What is stored of a secret: its HMAC-SHA-256 under a pepper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl Pepper {
+    /// This pepper's public name.
+    #[must_use]
+    pub fn id(&self) -> &PepperId {
+        &self.id
+    }
+
+    /// The digest of a token under this pepper.
+    #[must_use]
+    pub fn digest(&self, token: &Token) -> Digest {
+        Digest(tagged(&self.key, b"token-authority digest v1\0", token.expose().as_bytes()))
+    }
+
+    fn from_key(key: &[u8]) -> Self {
+        let key = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        let name = tagged(&key, b"token-authority pepper id v1\0", b"");
+        Self { id: PepperId(hex(&name[..8])), key }
+    }
+
+    /// The text of a pepper file that holds `key`.
+    #[must_use]
+    pub fn to_file(key: &[u8; 32]) -> Zeroizing<String> {
+        Zeroizing::new(hex(key) + "\n")
+    }
+}
+
+impl FromStr for Pepper {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let text: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
+        let key = match unhex(&text) {
+            Some(key) => key,
+            None => STANDARD
+                .decode(text.as_bytes())
+                .map_err(|_| Invalid::new("is neither hex nor base64"))?,
+        };
+        let key = Zeroizing::new(key);
+        if key.len() < 32 {
+            return Err(Invalid::new("is shorter than 32 bytes"));
+        }
+        Ok(Self::from_key(&key))
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pepper({})", self.id.0)
+    }
+}
+
+impl PepperId {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A name that this program stored.
+    #[must_use]
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Digest {
+    /// The bytes that are stored.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The peppers that a process holds: one to four, of which one is current.
+#[derive(Debug)]
+pub struct Peppers {
+    all: Vec<Pepper>,
+    current: usize,
+}
+
+impl Peppers {
+    /// These peppers, the first of them current.
+    ///
+    /// # Errors
+    ///
+    /// None, more than four, or one of them twice.
+    pub fn new(all: Vec<Pepper>) -> Result<Self, Invalid> {
+        let twice =
+            all.iter().enumerate().any(|(i, one)| all[..i].iter().any(|other| other.id == one.id));
+        match all.len() {
+            1..=MAX_PEPPERS if !twice => Ok(Self { all, current: 0 }),
+            1..=MAX_PEPPERS => Err(Invalid::new("names one pepper twice")),
+            _ => Err(Invalid::new("must name one to four peppers")),
+        }
+    }
+
+    /// The same peppers with the named one current; `None` if it is not among them.
+    #[must_use]
+    pub fn with_current(self, id: &PepperId) -> Option<Self> {
+        let current = self.all.iter().position(|pepper| pepper.id == *id)?;
+        Some(Self { current, ..self })
+    }
+
+    /// The pepper that new secrets are digested with.
+    #[must_use]
+    pub fn current(&self) -> &Pepper {
+        &self.all[self.current]
+    }
+
+    /// A token's digest under each pepper, by which it may be stored.
+    #[must_use]
+    pub fn digests(&self, token: &Token) -> Vec<Digest> {
+        self.all.iter().map(|pepper| pepper.digest(token)).collect()
+    }
+}
+
+fn tagged(key: &Hmac<Sha256>, tag: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut mac = key.clone();
+    mac.update(tag);
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hex.then(|| {
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("two hex digits"))
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token::from_random(&"pat_".parse().unwrap(), &[1; 32])
+    }
+
+    #[test]
+    fn hex_and_base64_of_one_key_are_one_pepper() {
+        let key = [0x5a; 32];
+        let hex: Pepper = Pepper::to_file(&key).parse().unwrap();
+        let base64: Pepper = format!(" {}\n", STANDARD.encode(key)).parse().unwrap();
+        assert_eq!(hex.id(), base64.id());
+        assert_eq!(hex.digest(&token()), base64.digest(&token()));
+    }
+
+    #[test]
+    fn digest_is_the_hmac_of_tag_and_secret() {
+        let pepper: Pepper = Pepper::to_file(&[1; 32]).parse().unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&[1; 32]).unwrap();
+        mac.update(b"token-authority digest v1\0");
+        mac.update(token().expose().as_bytes());
+        assert_eq!(pepper.digest(&token()).as_bytes(), &mac.finalize().into_bytes()[..]);
+    }
+
+    #[test]
+    fn short_or_garbled_peppers_are_refused() {
+        for text in ["", "abcd", "not a key!", &"ab".repeat(31), &STANDARD.encode([1; 31])] {
+            assert!(text.parse::<Pepper>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn peppers_are_one_to_four_and_different() {
+        let pepper = |n: u8| Pepper::to_file(&[n; 32]).parse::<Pepper>().unwrap();
+        assert!(Peppers::new(vec![]).is_err());
+        assert!(Peppers::new(vec![pepper(1), pepper(1)]).is_err());
+        assert!(Peppers::new((0..5).map(pepper).collect()).is_err());
+        let two = Peppers::new(vec![pepper(1), pepper(2)]).unwrap();
+        let second = pepper(2).id().clone();
+        assert_eq!(two.with_current(&second).unwrap().current().id(), &second);
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let pepper: Pepper = Pepper::to_file(&[0xab; 32]).parse().unwrap();
+        assert!(!format!("{pepper:?}").contains("abab"));
+    }
+}

@@ -1,0 +1,342 @@
+use std::{fmt, str::FromStr};
+
+use super::Invalid;
+
+/// The longest scope, in bytes, and the most that one token may carry.
+const MAX_LENGTH: usize = 100;
+const MAX_SCOPES: usize = 100;
+
+/// What a personal access token may do: `verb:area`, lower case.
+///
+/// Catalogue scopes belong to the applications; there `*` stands for every
+/// verb or every area. [Control scopes](ControlScope) are this service's own and
+/// are meant only where they stand by their exact name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope(String);
+
+impl Scope {
+    /// The scope as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The control scope of this name, if it is one.
+    #[must_use]
+    pub fn control(&self) -> Option<ControlScope> {
+        ControlScope::ALL.into_iter().find(|control| control.as_str() == self.0)
+    }
+
+    /// Whether who holds this scope may do all that `other` names.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        if self == other || self.control() == Some(ControlScope::AdminAll) {
+            return true;
+        }
+        if self.control().is_some() || other.control().is_some() {
+            return false;
+        }
+        let (verb, area) = self.parts();
+        let (other_verb, other_area) = other.parts();
+        (verb == "*" || verb == other_verb) && (area == "*" || area == other_area)
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once(':').expect("a scope holds a colon")
+    }
+}
+
+impl FromStr for Scope {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let word = |part: &str, more: &[u8]| {
+            part == "*"
+                || (part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                    && part
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || more.contains(&b)))
+        };
+        match text.split_once(':') {
+            Some((verb, area))
+                if text.len() <= MAX_LENGTH && word(verb, b"_-") && word(area, b"._-/") =>
+            {
+                Ok(Self(text.to_owned()))
+            }
+            Some(_) | None => {
+                Err(Invalid::new("must be verb:area in lower case, such as read:notes or read:*"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! control_scopes {
+    ($($name:ident = $text:literal: $meaning:literal,)*) => {
+        /// A scope of this service itself, granted and matched by its exact name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ControlScope {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl ControlScope {
+            /// Every control scope, in the order in which they are listed to callers.
+            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$name),*];
+
+            /// The scope as text.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// What it allows, in a sentence for people.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+control_scopes! {
+    ReadTokens = "read:tokens": "See tokens: one's own, and as an administrator everybody's.",
+    WriteTokens = "write:tokens": "Create, change and revoke tokens: one's own, and as an administrator everybody's.",
+    IssueTokens = "issue:tokens": "Issue tokens with catalogue scopes to users who are no administrators.",
+    VerifyTokens = "verify:tokens": "Ask whether a token is good, whose it is and for what.",
+    ReadDirectory = "read:directory": "See oneself in the directory, and as an administrator everybody.",
+    WriteDirectory = "write:directory": "Change the directory, as far as the user may.",
+    ReadAudit = "read:audit": "Read the audit log, as an administrator.",
+    AdminAll = "admin:all": "Do everything that the user may: every scope.",
+}
+
+impl ControlScope {
+    /// The control scope as a scope.
+    #[must_use]
+    pub fn to_scope(self) -> Scope {
+        Scope(self.as_str().to_owned())
+    }
+}
+
+/// The scopes of a token: each once, in the order in which they were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScopeSet(Vec<Scope>);
+
+impl ScopeSet {
+    /// Adds a scope that is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// The text is no scope, or 100 are there already.
+    pub fn push(&mut self, text: &str) -> Result<(), Invalid> {
+        let scope: Scope = text.parse()?;
+        if self.0.contains(&scope) {
+            return Ok(());
+        }
+        if self.0.len() == MAX_SCOPES {
+            return Err(Invalid(format!("must be at most {MAX_SCOPES} scopes")));
+        }
+        self.0.push(scope);
+        Ok(())
+    }
+
+    /// The scopes, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Scope> {
+        self.0.iter()
+    }
+
+    /// Whether one of these covers `scope`.
+    #[must_use]
+    pub fn covers(&self, scope: &Scope) -> bool {
+        self.0.iter().any(|held| held.covers(scope))
+    }
+
+    /// Whether one of these covers a control scope.
+    #[must_use]
+    pub fn allows(&self, control: ControlScope) -> bool {
+        self.covers(&control.to_scope())
+    }
+
+    /// Those of `required` that none of these covers.
+    #[must_use]
+    pub fn missing(&self, required: &Self) -> Vec<Scope> {
+        required.0.iter().filter(|scope| !self.covers(scope)).cloned().collect()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The scopes as text, in order.
+    #[must_use]
+    pub fn to_texts(&self) -> Vec<String> {
+        self.0.iter().map(|scope| scope.0.clone()).collect()
+    }
+}
+
+impl FromIterator<Scope> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        let mut set = Self::default();
+        for scope in scopes {
+            if !set.0.contains(&scope) {
+                set.0.push(scope);
+            }
+        }
+        set
+    }
+}
+
+/// One entry of the catalogue: a scope that tokens may carry, and its meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueEntry {
+    /// Tokens may carry this scope and any that it covers.
+    pub scope: Scope,
+    /// What it allows, in a sentence for people.
+    pub description: String,
+}
+
+impl FromStr for CatalogueEntry {
+    type Err = Invalid;
+
+    /// `SCOPE=DESCRIPTION`, or the scope alone.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (scope, description) = text.split_once('=').unwrap_or((text, ""));
+        let scope: Scope = scope.parse()?;
+        if scope.control().is_some() {
+            return Err(Invalid::new("must not be a control scope"));
+        }
+        Ok(Self { scope, description: description.to_owned() })
+    }
+}
+
+/// The scopes that the applications around this service know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalogue(pub Vec<CatalogueEntry>);
+
+impl Catalogue {
+    /// Whether a token may carry `scope`: an entry covers it, or it is a control scope.
+    #[must_use]
+    pub fn admits(&self, scope: &Scope) -> bool {
+        scope.control().is_some() || self.0.iter().any(|entry| entry.scope.covers(scope))
+    }
+}
+
+/// Whether an API client authorization with these scopes allows a request, by
+/// the rule of Arvados: an entry is `all`, equals `METHOD /path`, or ends with
+/// `/` and begins it. A slash at the end of the path is no part of it, and what
+/// allows GET allows HEAD.
+#[must_use]
+pub fn route_allowed(scopes: &[String], method: &str, path: &str) -> bool {
+    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    let allowed = |method: &str| {
+        let request = format!("{method} {trimmed}");
+        scopes.iter().any(|entry| {
+            entry == "all"
+                || *entry == request
+                || (entry.ends_with('/') && request.starts_with(entry))
+        })
+    };
+    allowed(method) || (method == "HEAD" && allowed("GET"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(text: &str) -> Scope {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_star_covers_every_word_in_its_place() {
+        assert!(scope("read:*").covers(&scope("read:notes")));
+        assert!(scope("*:notes").covers(&scope("write:notes")));
+        assert!(scope("*:*").covers(&scope("read:*")));
+        assert!(!scope("read:*").covers(&scope("write:notes")));
+        assert!(!scope("read:notes").covers(&scope("read:*")));
+        assert!(!scope("read:notes").covers(&scope("read:notes.old")));
+    }
+
+    #[test]
+    fn control_scopes_are_never_covered_by_a_star() {
+        for control in ControlScope::ALL {
+            assert!(!scope("*:*").covers(&control.to_scope()), "{}", control.as_str());
+            assert!(scope("admin:all").covers(&control.to_scope()), "{}", control.as_str());
+            assert_eq!(
+                control.to_scope().covers(&scope("read:notes")),
+                control == ControlScope::AdminAll
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_verb_and_area_is_no_scope() {
+        let long = format!("read:{}", "a".repeat(96));
+        for text in [
+            "",
+            "read",
+            ":",
+            "read:",
+            ":notes",
+            "Read:notes",
+            "read:no tes",
+            "re*:notes",
+            "read:a:b",
+            &long,
+        ] {
+            assert!(text.parse::<Scope>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_kept_once_in_order_and_counted() {
+        let mut set = ScopeSet::default();
+        for text in ["write:a", "read:a", "write:a"] {
+            set.push(text).unwrap();
+        }
+        assert_eq!(set.to_texts(), ["write:a", "read:a"]);
+        for n in 0..98 {
+            set.push(&format!("read:{n}")).unwrap();
+        }
+        assert!(set.push("read:a").is_ok());
+        assert!(set.push("read:more").is_err());
+    }
+
+    #[test]
+    fn catalogue_admits_what_an_entry_covers_and_control_scopes() {
+        let catalogue = Catalogue(vec!["read:*=Read everything".parse().unwrap()]);
+        assert!(catalogue.admits(&scope("read:notes")));
+        assert!(catalogue.admits(&scope("read:*")));
+        assert!(catalogue.admits(&scope("verify:tokens")));
+        assert!(!catalogue.admits(&scope("write:notes")));
+        assert!(!catalogue.admits(&scope("*:*")));
+        assert!("read:tokens=x".parse::<CatalogueEntry>().is_err());
+    }
+
+    #[test]
+    fn routes_follow_the_rule_of_arvados() {
+        let allowed = |entry: &str, method, path| route_allowed(&[entry.to_owned()], method, path);
+        assert!(allowed("all", "DELETE", "/anything"));
+        assert!(allowed("GET /arvados/v1/collections", "GET", "/arvados/v1/collections"));
+        assert!(allowed("GET /arvados/v1/collections", "GET", "/arvados/v1/collections/"));
+        assert!(allowed("GET /arvados/v1/collections", "HEAD", "/arvados/v1/collections"));
+        assert!(!allowed("GET /arvados/v1/collections", "GET", "/arvados/v1/collections/x"));
+        assert!(allowed("GET /arvados/v1/collections/", "GET", "/arvados/v1/collections/x"));
+        assert!(!allowed("GET /arvados/v1/collections/", "GET", "/arvados/v1/collections"));
+        assert!(!allowed("GET /arvados/v1/collections/", "GET", "/arvados/v1/collections/"));
+        assert!(allowed("GET /", "GET", "/x"));
+        assert!(!allowed("get /x", "GET", "/x"));
+        assert!(!allowed("POST /x", "GET", "/x"));
+        assert!(!route_allowed(&[], "GET", "/x"));
+    }
+}

@@ -1,0 +1,264 @@
+//! What every call passes: is it served, is there room, who calls, how long may
+//! it take, and what the log says of it.
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use super::status;
+use crate::{
+    caller::Caller,
+    clock::Clock,
+    listener::Peer,
+    random,
+    rights::{self, Right},
+    verifier::Verifier,
+};
+
+/// The header that names a call in the logs, taken from the caller or made here.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Services that ask nothing of their callers.
+const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
+
+/// tonic answers the deadline of `grpc-timeout` with CANCELLED; the gate does so
+/// this much earlier, with DEADLINE_EXCEEDED.
+const BEFORE_TONIC: Duration = Duration::from_millis(2);
+
+/// A layer around all services.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+struct Shared {
+    verifier: Arc<Verifier>,
+    clock: Arc<dyn Clock>,
+    room: Arc<Semaphore>,
+    longest: Duration,
+}
+
+impl Gate {
+    /// Lets `calls` be under way at once, each for at most `longest`.
+    #[must_use]
+    pub fn new(
+        verifier: Arc<Verifier>,
+        clock: Arc<dyn Clock>,
+        calls: usize,
+        longest: Duration,
+    ) -> Self {
+        Self(Arc::new(Shared { verifier, clock, room: Arc::new(Semaphore::new(calls)), longest }))
+    }
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { gate: self.clone(), inner }
+    }
+}
+
+/// A service behind the gate.
+#[derive(Clone)]
+pub struct Gated<S> {
+    gate: Gate,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future =
+        std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone takes the place of the service that was polled ready.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let gate = Arc::clone(&self.gate.0);
+        Box::pin(async move {
+            Ok(gate.pass(request, inner).await.unwrap_or_else(|status| status.into_http()))
+        })
+    }
+}
+
+impl Shared {
+    async fn pass<S>(
+        &self,
+        mut request: Request<Body>,
+        mut inner: S,
+    ) -> Result<Response<Body>, Status>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let Ok(_room) = self.room.try_acquire() else { return Err(status::overloaded()) };
+        let path = request.uri().path();
+        if OPEN.iter().any(|open| path.starts_with(open)) {
+            let Ok(response) = inner.call(request).await;
+            return Ok(response);
+        }
+        let Some(right) = Right::of(path) else {
+            return Err(Status::unimplemented("this service does not serve this method"));
+        };
+        let started = Instant::now();
+        let deadline =
+            deadline(request.headers()).map_or(self.longest, |asked| asked.min(self.longest));
+        let call = Call {
+            right,
+            request_id: self.request_id(request.headers()),
+            ip: request.extensions().get::<Peer>().map(|peer| peer.0.ip()),
+        };
+        let answer = tokio::time::timeout(deadline.saturating_sub(BEFORE_TONIC), async {
+            let caller = self.caller(request.headers_mut(), &call).await?;
+            request.extensions_mut().insert(caller.clone());
+            let Ok(response) = inner.call(request).await;
+            Ok((response, caller))
+        });
+        let (answer, caller) = match answer.await {
+            Ok(Ok((response, caller))) => (Ok(response), Some(caller)),
+            Ok(Err(status)) => (Err(status), None),
+            Err(_) => (Err(Status::deadline_exceeded("the call took longer than it may")), None),
+        };
+        call.log(code(&answer), caller.as_ref(), started.elapsed());
+        let mut response = answer.unwrap_or_else(|status| status.into_http());
+        if let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
+            response.headers_mut().insert(REQUEST_ID, request_id);
+        }
+        Ok(response)
+    }
+
+    async fn caller(&self, headers: &mut HeaderMap, call: &Call) -> Result<Caller, Status> {
+        let mut presented = headers.get_all(AUTHORIZATION).iter();
+        let token = match (presented.next(), presented.next()) {
+            (None, _) => return Err(status::caller_missing()),
+            (Some(only), None) => bearer(only).ok_or_else(status::caller_refused)?.to_owned(),
+            (Some(_), Some(_)) => return Err(status::caller_refused()),
+        };
+        let token = zeroize::Zeroizing::new(token);
+        headers.remove(AUTHORIZATION);
+        self.verifier
+            .authenticate(&token, call.ip, &call.request_id)
+            .await?
+            .ok_or_else(status::caller_refused)
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        headers
+            .get(REQUEST_ID)
+            .and_then(|id| id.to_str().ok())
+            .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()))
+            .map_or_else(|| random::id(self.clock.now()), ToOwned::to_owned)
+    }
+}
+
+/// What the log says of a call.
+struct Call {
+    right: &'static Right,
+    request_id: String,
+    ip: Option<IpAddr>,
+}
+
+impl Call {
+    fn log(&self, code: Code, caller: Option<&Caller>, took: Duration) {
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    rpc.method = self.right.path,
+                    rpc.code = ?code,
+                    request.id = self.request_id,
+                    caller.token_id = caller.map(|caller| caller.token_id().0.as_str()),
+                    caller.user_id = caller.map(|caller| caller.user_id().as_str()),
+                    caller.ip = self.ip.map(tracing::field::display),
+                    duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                    "call"
+                )
+            };
+        }
+        if self.right == &rights::VERIFY { log!(debug) } else { log!(info) }
+    }
+}
+
+/// The code of an answer; what fails only after its headers counts as OK.
+fn code(answer: &Result<Response<Body>, Status>) -> Code {
+    match answer {
+        Ok(response) => response
+            .headers()
+            .get("grpc-status")
+            .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())),
+        Err(status) => status.code(),
+    }
+}
+
+/// The token in `Bearer TOKEN` or `OAuth2 TOKEN` (RFC 6750, SEEDS of Arvados).
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let known = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("oauth2");
+    known.then(|| token.trim())
+}
+
+/// The time that the caller gives the call: `grpc-timeout`, 1 to 8 digits and a unit.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let number: u64 = is_number.then(|| digits.parse().ok())??;
+    match unit {
+        "H" => Some(Duration::from_hours(number)),
+        "M" => Some(Duration::from_mins(number)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_a_number_and_a_unit() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&headers)
+        };
+        assert_eq!(of("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("99999999H"), Some(Duration::from_hours(99_999_999)));
+        for text in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1é"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn bearer_and_oauth2_carry_a_token() {
+        let of =
+            |text: &'static str| bearer(&HeaderValue::from_static(text)).map(ToOwned::to_owned);
+        assert_eq!(of("Bearer x"), Some("x".to_owned()));
+        assert_eq!(of("bearer  x "), Some("x".to_owned()));
+        assert_eq!(of("OAuth2 x"), Some("x".to_owned()));
+        assert_eq!(of("Basic x"), None);
+        assert_eq!(of("x"), None);
+    }
+}

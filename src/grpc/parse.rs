@@ -1,0 +1,245 @@
+//! From the fields of a request to the domain's types, with all that is wrong
+//! with them said at once.
+
+use std::{str::FromStr, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::Message;
+use prost_types::FieldMask;
+use tonic::Status;
+
+use super::status;
+use crate::{
+    domain::{AllowedIps, Invalid, ScopeSet, Timestamp},
+    store::Cursor,
+};
+
+const DEFAULT_PAGE: i64 = 100;
+const MAX_PAGE: i64 = 1_000;
+
+/// What is wrong with the fields of one request.
+#[derive(Default)]
+pub(super) struct Fields {
+    violations: Vec<(String, String)>,
+}
+
+impl Fields {
+    /// Notes that a field holds what it may not.
+    pub(super) fn wrong(&mut self, field: impl Into<String>, reason: impl ToString) {
+        self.violations.push((field.into(), reason.to_string()));
+    }
+
+    /// Parses a field; `None` is noted.
+    pub(super) fn parse<T: FromStr<Err = Invalid>>(
+        &mut self,
+        field: &str,
+        text: &str,
+    ) -> Option<T> {
+        self.take(field, text.parse())
+    }
+
+    /// Parses a field that may be unset.
+    pub(super) fn parse_if_set<T: FromStr<Err = Invalid>>(
+        &mut self,
+        field: &str,
+        text: Option<&str>,
+    ) -> Option<T> {
+        text.and_then(|text| self.parse(field, text))
+    }
+
+    /// Parses a field whose empty text clears it: `Some(None)`.
+    pub(super) fn parse_or_clear<T: FromStr<Err = Invalid>>(
+        &mut self,
+        field: &str,
+        text: Option<&str>,
+    ) -> Option<Option<T>> {
+        text.map(|text| if text.is_empty() { None } else { self.parse(field, text) })
+    }
+
+    pub(super) fn scopes(&mut self, field: &str, texts: &[String]) -> ScopeSet {
+        let mut scopes = ScopeSet::default();
+        for (at, text) in texts.iter().enumerate() {
+            self.take(&format!("{field}[{at}]"), scopes.push(text));
+        }
+        scopes
+    }
+
+    pub(super) fn networks(&mut self, field: &str, texts: &[String]) -> AllowedIps {
+        let mut networks = AllowedIps::default();
+        for (at, text) in texts.iter().enumerate() {
+            self.take(&format!("{field}[{at}]"), networks.push(text));
+        }
+        networks
+    }
+
+    pub(super) fn instant(
+        &mut self,
+        field: &str,
+        instant: prost_types::Timestamp,
+    ) -> Option<Timestamp> {
+        let parsed = Timestamp::from_seconds_and_nanos(instant.seconds, instant.nanos);
+        self.take(field, parsed.ok_or("must be an instant between the years 1 and 9999"))
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        field: &str,
+        duration: prost_types::Duration,
+    ) -> Option<Duration> {
+        let parsed = match (u64::try_from(duration.seconds), u32::try_from(duration.nanos)) {
+            (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
+            _ => Err("must not be negative"),
+        };
+        self.take(field, parsed)
+    }
+
+    /// The size of a page: 0 is the default, and what is too large is the most.
+    pub(super) fn page_size(&mut self, size: i32) -> i64 {
+        match i64::from(size) {
+            0 => DEFAULT_PAGE,
+            size if size < 0 => {
+                self.wrong("page_size", "must not be negative");
+                0
+            }
+            size => size.min(MAX_PAGE),
+        }
+    }
+
+    /// Where a page begins, by the token that the page before it ended with.
+    pub(super) fn cursor(&mut self, page_token: &str, request: u32) -> Option<Cursor> {
+        if page_token.is_empty() {
+            return None;
+        }
+        let cursor = parse_page_token(page_token, request);
+        self.take("page_token", cursor.ok_or("is not one that this request was given"))
+    }
+
+    /// Which fields an update is to change, of those that it knows.
+    pub(super) fn mask(&mut self, mask: Option<FieldMask>, known: &[&str]) -> Mask {
+        let Some(mask) = mask else { return Mask(None) };
+        for path in &mask.paths {
+            if !known.contains(&path.as_str()) {
+                self.wrong("update_mask", format!("names {path:?}, which can't be updated"));
+            }
+        }
+        Mask(Some(mask.paths))
+    }
+
+    /// An error that says all that is wrong, if anything is.
+    pub(super) fn check(&mut self) -> Result<(), Status> {
+        if self.violations.is_empty() {
+            Ok(())
+        } else {
+            Err(status::invalid(std::mem::take(&mut self.violations)))
+        }
+    }
+
+    /// `value`, which is there unless something is wrong.
+    pub(super) fn require<T>(&mut self, field: &str, value: Option<T>) -> Result<T, Status> {
+        self.check()?;
+        value.ok_or_else(|| status::invalid(vec![(field.to_owned(), "must be set".to_owned())]))
+    }
+
+    fn take<T>(&mut self, field: &str, parsed: Result<T, impl ToString>) -> Option<T> {
+        parsed.map_err(|error| self.wrong(field, error)).ok()
+    }
+}
+
+/// The fields that an update names; `None`: those that are present.
+pub(super) struct Mask(Option<Vec<String>>);
+
+impl Mask {
+    /// The value to set: what is present and not left out by the mask, or
+    /// `cleared` where the mask names what is not present.
+    pub(super) fn pick<T>(
+        &self,
+        field: &str,
+        present: Option<T>,
+        cleared: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        match &self.0 {
+            None => present,
+            Some(paths) if paths.iter().any(|path| path == field) => present.or_else(cleared),
+            Some(_) => None,
+        }
+    }
+
+    /// The same for a field that can't be cleared.
+    pub(super) fn pick_filled<T>(
+        &self,
+        fields: &mut Fields,
+        field: &str,
+        present: Option<T>,
+    ) -> Option<T> {
+        self.pick(field, present, || {
+            fields.wrong(field, "can't be cleared");
+            None
+        })
+    }
+}
+
+/// What tells one list's pages from another's: the request without its page.
+pub(super) fn list_of(request: &impl Message) -> u32 {
+    crc32fast::hash(&request.encode_to_vec())
+}
+
+/// Cuts a page to its size, of which one more than that was read, and gives the
+/// token of the next; empty if there is none.
+pub(super) fn cut<T>(
+    page: &mut Vec<T>,
+    size: i64,
+    list: u32,
+    cursor: impl Fn(&T) -> Cursor,
+) -> String {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    if page.len() <= size {
+        return String::new();
+    }
+    page.truncate(size);
+    page.last().map(|last| page_token(&cursor(last), list)).unwrap_or_default()
+}
+
+/// The token of the page after the row at `cursor`, for one request.
+fn page_token(cursor: &Cursor, request: u32) -> String {
+    let text = format!("{request:08x}.{}.{}", cursor.created_at.as_micros(), cursor.id);
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+fn parse_page_token(token: &str, request: u32) -> Option<Cursor> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+    let (hash, rest) = text.split_once('.')?;
+    let (micros, id) = rest.split_once('.')?;
+    let same_request = hash == format!("{request:08x}");
+    let plain_id = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (same_request && plain_id).then_some(())?;
+    Some(Cursor { created_at: Timestamp::from_micros(micros.parse().ok()?)?, id: id.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_token_is_good_for_its_request_alone() {
+        let cursor =
+            Cursor { created_at: Timestamp::from_micros(5).unwrap(), id: "a-1".to_owned() };
+        let token = page_token(&cursor, 7);
+        assert_eq!(parse_page_token(&token, 7), Some(cursor));
+        assert_eq!(parse_page_token(&token, 8), None);
+        for token in ["", "x", "AAAA", &URL_SAFE_NO_PAD.encode("00000007.5.' OR 1")] {
+            assert_eq!(parse_page_token(token, 7), None, "{token}");
+        }
+    }
+
+    #[test]
+    fn mask_names_what_changes() {
+        let mut fields = Fields::default();
+        let mask = fields
+            .mask(Some(FieldMask { paths: vec!["name".to_owned()] }), &["name", "description"]);
+        assert_eq!(mask.pick("name", None, || Some("")), Some(""));
+        assert_eq!(mask.pick("description", Some("kept out"), || None), None);
+        assert!(fields.check().is_ok());
+        fields.mask(Some(FieldMask { paths: vec!["scopes".to_owned()] }), &["name"]);
+        assert!(fields.check().is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! Which gRPC code and reason an error gets. A new error does not build until
+//! it has both.
+
+use std::{collections::HashMap, error::Error as StdError, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    error::Error,
+    rights::Denied,
+    store::{Refusal, StoreError, Unique},
+};
+
+/// The domain of the reasons in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "token-authority";
+
+/// What a caller does about what may be gone on a later try.
+const RETRY: Option<Duration> = Some(Duration::from_secs(1));
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid { field, reason } => invalid(vec![(field.to_owned(), reason)]),
+            Error::NotFound(what) => Self::not_found(format!("there is no such {what}")),
+            Error::Denied(Denied::Role) => with_reason(
+                Code::PermissionDenied,
+                "CALLER_ROLE",
+                "the caller's user may not do this",
+            ),
+            Error::Denied(Denied::Scope) => with_reason(
+                Code::PermissionDenied,
+                "CALLER_SCOPE",
+                "the scopes of the caller's token do not allow this",
+            ),
+            Error::ExceedsCaller { field } => {
+                let mut details = ErrorDetails::new();
+                let metadata = HashMap::from([("field".to_owned(), field.to_owned())]);
+                details.set_error_info("EXCEEDS_CALLER", DOMAIN, metadata);
+                let message = format!("{field} goes beyond what the caller's own token may do");
+                Self::with_error_details(Code::PermissionDenied, message, details)
+            }
+            Error::RevisionUnreachable => with_reason(
+                Code::FailedPrecondition,
+                "REVISION_UNREACHABLE",
+                "min_revision is not in this store's history",
+            ),
+            Error::Refused(refusal) => refused(refusal),
+            Error::Store(error) => error.into(),
+            Error::Busy(_) => try_again(
+                Code::ResourceExhausted,
+                "HASHING_BUSY",
+                "too many tokens are being made: try again later",
+            ),
+        }
+    }
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AlreadyExists(Unique::Handle) => {
+                with_reason(Code::AlreadyExists, "HANDLE_TAKEN", "another user has this handle")
+            }
+            StoreError::AlreadyExists(Unique::ExternalId) => with_reason(
+                Code::AlreadyExists,
+                "EXTERNAL_ID_TAKEN",
+                "another user has this external_id",
+            ),
+            StoreError::Refused(refusal) => refused(refusal),
+            StoreError::Unavailable(source) => {
+                tracing::warn!(error = &*source as &dyn StdError, "store unavailable");
+                try_again(
+                    Code::Unavailable,
+                    "STORE_UNAVAILABLE",
+                    "the store is away: try again later",
+                )
+            }
+            StoreError::Failed(source) => {
+                tracing::error!(error = &*source as &dyn StdError, "store failed");
+                Self::internal("the service failed; its log says why")
+            }
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Status {
+    use Code::{AlreadyExists, FailedPrecondition, PermissionDenied, ResourceExhausted};
+    let (code, reason, message) = match refusal {
+        Refusal::NoOwner => return Status::not_found("there is no such user"),
+        Refusal::NoWorkspace => return Status::not_found("there is no such workspace"),
+        Refusal::OwnerInactive => (FailedPrecondition, "USER_INACTIVE", "the user is inactive"),
+        Refusal::WorkspaceInactive => {
+            (FailedPrecondition, "WORKSPACE_INACTIVE", "the workspace is inactive")
+        }
+        Refusal::NotAMember => {
+            (PermissionDenied, "NOT_A_MEMBER", "the user is no member of this workspace")
+        }
+        Refusal::TokenRevoked => (FailedPrecondition, "TOKEN_REVOKED", "the token is revoked"),
+        Refusal::CallerRevoked => return caller_refused(),
+        Refusal::QuotaReached => {
+            (ResourceExhausted, "TOKEN_QUOTA", "the user has as many tokens as it may: revoke some")
+        }
+        Refusal::RequestIdReused => (
+            AlreadyExists,
+            "REQUEST_ID_REUSED",
+            "request_id was used for a different request: make a new one",
+        ),
+        Refusal::LastAdministrator => {
+            (FailedPrecondition, "LAST_ADMINISTRATOR", "no active administrator would be left")
+        }
+        Refusal::SystemUser => {
+            (FailedPrecondition, "SYSTEM_USER", "the system user can't be changed")
+        }
+    };
+    with_reason(code, reason, message)
+}
+
+/// The caller presented no token.
+pub(super) fn caller_missing() -> Status {
+    with_reason(
+        Code::Unauthenticated,
+        "CALLER_TOKEN_MISSING",
+        "the caller must present its own token as authorization: Bearer TOKEN",
+    )
+}
+
+/// The caller's own token is not good.
+pub(super) fn caller_refused() -> Status {
+    with_reason(
+        Code::Unauthenticated,
+        "CALLER_TOKEN_REFUSED",
+        "the caller's own token is not accepted",
+    )
+}
+
+/// More calls are under way than may be.
+pub(super) fn overloaded() -> Status {
+    try_again(
+        Code::ResourceExhausted,
+        "OVERLOADED",
+        "too many calls are under way: try again later",
+    )
+}
+
+/// Fields of a request that hold what they may not.
+pub(super) fn invalid(violations: Vec<(String, String)>) -> Status {
+    let message = violations.first().map_or_else(
+        || "the request is invalid".to_owned(),
+        |(field, reason)| format!("{field} {reason}"),
+    );
+    let mut details = ErrorDetails::new();
+    for (field, reason) in violations {
+        details.add_bad_request_violation(field, reason);
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+fn try_again(code: Code, reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(RETRY);
+    Status::with_error_details(code, message, details)
+}
+
+fn with_reason(code: Code, reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}

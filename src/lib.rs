@@ -1,0 +1,23 @@
+//! Issues, lists, changes and revokes bearer tokens over gRPC, and says on every
+//! request whether a token is good, whose it is and for what.
+//!
+//! `ARCHITECTURE.md` has the map and one call followed through it.
+
+pub mod authority;
+pub mod bootstrap;
+pub mod caller;
+pub mod clock;
+pub mod config;
+pub mod directory;
+pub mod domain;
+pub mod error;
+pub mod grpc;
+pub mod hashing;
+pub mod listener;
+pub mod proto;
+pub mod random;
+pub mod rights;
+pub mod server;
+pub mod store;
+pub mod tls;
+pub mod verifier;

@@ -1,0 +1,141 @@
+//! Accepts connections, with TLS or without, at most so many, and none that
+//! says nothing.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::tls::Tls;
+
+/// How long a client may take to say its first byte, and for the TLS handshake.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// How long to wait when the system has no socket to give.
+const NO_SOCKET: Duration = Duration::from_millis(50);
+
+/// The address of the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// A connection that is ready for HTTP/2.
+pub struct Connection {
+    io: Box<dyn Io>,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// The connections that come in at `listener`, at most `most` at once; more wait
+/// to be accepted. The listener closes when the stream is dropped.
+pub fn connections(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    most: usize,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (ready, stream) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(most));
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+            let accepted = tokio::select! {
+                () = ready.closed() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(NO_SOCKET).await;
+                    continue;
+                }
+            };
+            let (ready, tls) = (ready.clone(), tls.clone());
+            tokio::spawn(async move {
+                match timeout(FIRST_WORD, open(stream, tls)).await {
+                    Ok(Ok(io)) => {
+                        let connection = Connection { io, peer: Peer(peer), _place: place };
+                        // Nobody takes it any more when the server is stopping.
+                        let _ = ready.send(Ok(connection)).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "connection refused"),
+                    Err(_) => tracing::debug!(%peer, "connection said nothing"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+async fn open(stream: TcpStream, tls: Option<Arc<Tls>>) -> io::Result<Box<dyn Io>> {
+    stream.set_nodelay(true)?;
+    stream.readable().await?;
+    match tls {
+        None => Ok(Box::new(stream)),
+        Some(tls) => Ok(Box::new(TlsAcceptor::from(tls.current()).accept(stream).await?)),
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

@@ -1,0 +1,111 @@
+//! The program: reads the settings, and serves.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use token_authority::{
+    clock::SystemClock,
+    config::{self, Cli, Command, ConfigError, LogFormat, New, Settings},
+    domain::{Pepper, Token},
+    random,
+    server::{self, Server, StartError},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match config::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(ConfigError::Clap(error)) if !error.use_stderr() => {
+            // Help and version.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(ConfigError::Clap(error)) => {
+            let text = error.to_string();
+            return fail(text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+        }
+        Err(ConfigError::Start(error)) => return fail(&error.to_string()),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(sentence: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "token-authority: {sentence}");
+    ExitCode::FAILURE
+}
+
+fn run(cli: Cli) -> io::Result<()> {
+    match cli.command {
+        Command::Pepper { command: New::New } => {
+            io::stdout().write_all(Pepper::to_file(&random::bytes()).as_bytes())
+        }
+        Command::Token { command: New::New } => {
+            let prefix = "pat_".parse().expect("a prefix");
+            let token = Token::from_random(&prefix, &random::bytes());
+            writeln!(io::stdout(), "{}", token.expose())
+        }
+        Command::Migrate(settings) => runtime()?.block_on(async {
+            let store = server::open_store(&settings).await.map_err(io::Error::other)?;
+            store.close().await;
+            Ok(())
+        }),
+        Command::Serve(settings) => {
+            log(&settings).map_err(io::Error::other)?;
+            let runtime = runtime()?;
+            let served = runtime.block_on(serve(*settings));
+            // Connections that outlived the deadline are not waited for.
+            runtime.shutdown_background();
+            served
+        }
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+async fn serve(settings: Settings) -> io::Result<()> {
+    let server =
+        Server::bind(settings, Arc::new(SystemClock::new())).await.map_err(io::Error::other)?;
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let tls = server.tls();
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            if let Some(tls) = tls.clone() {
+                let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
+            }
+        }
+    });
+    tracing::info!(address = %server.address(), tls = server.tls().is_some(), "serving");
+    server
+        .serve(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await
+}
+
+fn log(settings: &Settings) -> Result<(), StartError> {
+    let filter =
+        settings.log.parse::<EnvFilter>().map_err(|error| StartError::new("log", error))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match settings.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    Ok(())
+}

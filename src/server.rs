@@ -1,0 +1,373 @@
+//! Puts the parts together, serves, and stops.
+
+use std::{
+    fmt::Display,
+    fs::{self, DirBuilder},
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    authority::{Authority, Issuer, Policy},
+    bootstrap::{self, FirstToken},
+    clock::Clock,
+    config::{Settings, StoreSettings},
+    directory::Directory,
+    domain::{Catalogue, Peppers},
+    grpc::{self, gate::Gate},
+    hashing::Hasher,
+    listener, proto,
+    store::{self, PoolLimits, Store, StoreError},
+    tls::{Tls, TlsFiles},
+    verifier::Verifier,
+};
+
+/// How often the store is asked whether it is there, for the health service.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the files of the certificates are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why the service can't start: one sentence that names the setting.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct StartError {
+    setting: &'static str,
+    reason: String,
+}
+
+impl StartError {
+    /// The setting, and what is wrong with it.
+    #[must_use]
+    pub fn new(setting: &'static str, reason: impl Display) -> Self {
+        Self { setting, reason: reason.to_string() }
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        let reason = match &error {
+            StoreError::Unavailable(source) | StoreError::Failed(source) => source.to_string(),
+            StoreError::AlreadyExists(_) | StoreError::Refused(_) => error.to_string(),
+        };
+        Self::new("store", reason)
+    }
+}
+
+/// A server that listens and is ready to serve.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Routes,
+    gate: Gate,
+    tls: Option<Arc<Tls>>,
+    store: Arc<dyn Store>,
+    health: HealthReporter,
+    settings: Settings,
+}
+
+impl Server {
+    /// Opens the store, makes what an empty one needs, and listens.
+    ///
+    /// # Errors
+    ///
+    /// A setting is wrong, or what it names can't be used.
+    pub async fn bind(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let tls = tls(&settings)?;
+        let store = open_store(&settings.store).await?;
+        let peppers = peppers(&settings, store.as_ref()).await?;
+        let issuer = Arc::new(issuer(&settings, peppers)?);
+        let identity = identity(&settings, store.as_ref(), clock.as_ref(), &issuer).await?;
+
+        let verifier = Arc::new(Verifier::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&issuer.peppers),
+            settings.pat_prefix.clone(),
+        ));
+        let policy = Policy {
+            catalogue: Catalogue(settings.scope.clone()),
+            default_lifetime: settings.pat_default_lifetime.map(Into::into),
+            max_lifetime: settings.pat_max_lifetime.map(Into::into),
+            tokens_per_user: i64::from(settings.max_pats_per_user),
+        };
+        let authority =
+            Arc::new(Authority::new(Arc::clone(&store), Arc::clone(&clock), issuer, policy));
+        let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
+        let gate = Gate::new(
+            Arc::clone(&verifier),
+            clock,
+            settings.max_calls as usize,
+            settings.call_deadline.into(),
+        );
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let mut routes = grpc::routes(verifier, authority, directory).add_service(health_service);
+        if settings.reflection {
+            let built = "the descriptors are generated";
+            routes = routes
+                .add_service(reflection().build_v1().expect(built))
+                .add_service(reflection().build_v1alpha().expect(built));
+        }
+        let listener = TcpListener::bind(settings.grpc_listen)
+            .await
+            .map_err(|error| StartError::new("grpc-listen", error))?;
+        let address =
+            listener.local_addr().map_err(|error| StartError::new("grpc-listen", error))?;
+        Ok(Self { listener, address, routes, gate, tls, store, health, settings })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The certificates that it uses, to have them read again.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
+    /// Serves until `stop` is done, then lets the calls that are under way
+    /// finish, but no longer than the deadline for that.
+    ///
+    /// # Errors
+    ///
+    /// The transport failed.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
+        set_health(&self.health, true).await;
+        let watched = watch_store(Arc::clone(&self.store), self.health.clone());
+        let reloaded = self.tls.clone().map(reload_certificates);
+        let limits = &self.settings;
+        let incoming =
+            listener::connections(self.listener, self.tls.clone(), limits.max_connections as usize);
+        let (drain, draining) = oneshot::channel::<()>();
+        let serving = tonic::transport::Server::builder()
+            .max_concurrent_streams(limits.max_streams)
+            .http2_max_header_list_size(16 * 1024)
+            .http2_max_pending_accept_reset_streams(Some(20))
+            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .layer(self.gate)
+            .add_routes(self.routes)
+            .serve_with_incoming_shutdown(incoming, async {
+                let _ = draining.await;
+            });
+        tokio::pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = stop => {
+                watched.abort();
+                set_health(&self.health, false).await;
+                tracing::info!("stopping");
+                let _ = drain.send(());
+                // A client that says nothing would hold the drain for ever.
+                match tokio::time::timeout(limits.shutdown_deadline.into(), &mut serving).await {
+                    Ok(served) => served,
+                    Err(_) => {
+                        tracing::warn!("connections were still open at the deadline");
+                        Ok(())
+                    }
+                }
+            }
+        };
+        watched.abort();
+        if let Some(reloaded) = reloaded {
+            reloaded.abort();
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.store.close()).await;
+        tracing::info!("stopped");
+        served.map_err(io::Error::other)
+    }
+}
+
+/// Opens the store that the settings name, and brings its schema up to date.
+///
+/// # Errors
+///
+/// It can't be opened, or its schema does not fit the program.
+pub async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, StartError> {
+    match settings.database_url()? {
+        Some(url) => {
+            let limits = PoolLimits {
+                connections: settings.database_connections,
+                wait: settings.database_wait.into(),
+            };
+            store::open_postgres(&url, limits, settings.migrate)
+                .await
+                .map_err(|error| StartError { setting: "database-url", ..error.into() })
+        }
+        None => {
+            make_directory(&settings.data_dir)?;
+            store::open_sqlite(&settings.data_dir, settings.migrate)
+                .await
+                .map_err(|error| StartError { setting: "data-dir", ..error.into() })
+        }
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StartError> {
+    let refused =
+        |error: io::Error| StartError::new("data-dir", format!("{}: {error}", path.display()));
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused)?;
+    fs::metadata(path).map(|_| ()).map_err(refused)
+}
+
+/// The peppers of this process, the store's current one current.
+async fn peppers(settings: &Settings, store: &dyn Store) -> Result<Peppers, StartError> {
+    let files = &settings.pepper_file;
+    let embedded = settings.store.database_url()?.is_none();
+    let all = match files.as_slice() {
+        [] if embedded => vec![bootstrap::embedded_pepper(&settings.store.data_dir)?],
+        [] => {
+            return Err(StartError::new(
+                "pepper-file",
+                "must be given with PostgreSQL: token-authority pepper new makes one",
+            ));
+        }
+        files => files
+            .iter()
+            .map(|file| bootstrap::read_pepper("pepper-file", file))
+            .collect::<Result<_, _>>()?,
+    };
+    let peppers = Peppers::new(all).map_err(|error| StartError::new("pepper-file", error))?;
+    match store.identity().await? {
+        None => Ok(peppers),
+        Some(identity) => peppers.with_current(&identity.current_pepper).ok_or_else(|| {
+            let id = identity.current_pepper.as_str();
+            StartError::new("pepper-file", format!("is without the store's current pepper, {id}"))
+        }),
+    }
+}
+
+fn issuer(settings: &Settings, peppers: Peppers) -> Result<Issuer, StartError> {
+    let threads = std::thread::available_parallelism().map_or(2, Into::into);
+    let hasher = Hasher::new(settings.argon2_memory_kib, settings.argon2_passes, threads)
+        .map_err(|error| StartError::new("argon2-memory-kib", error))?;
+    let prefix = settings
+        .pat_prefix
+        .first()
+        .cloned()
+        .ok_or_else(|| StartError::new("pat-prefix", "must name one at least"))?;
+    Ok(Issuer { prefix, peppers: Arc::new(peppers), hasher })
+}
+
+/// The identity of the store, made at the first start, which must be the one
+/// that the settings name.
+async fn identity(
+    settings: &Settings,
+    store: &dyn Store,
+    clock: &dyn Clock,
+    issuer: &Issuer,
+) -> Result<store::Identity, StartError> {
+    if store.identity().await?.is_none() {
+        let first_token = match &settings.bootstrap_token_file {
+            Some(path) => FirstToken::Given(path.clone()),
+            None => {
+                make_directory(&settings.store.data_dir)?;
+                FirstToken::Made(settings.store.data_dir.clone())
+            }
+        };
+        bootstrap::bootstrap(store, clock, issuer, &settings.cluster_id, &first_token).await?;
+    }
+    let identity = store
+        .identity()
+        .await?
+        .ok_or_else(|| StartError::new("store", "is without identity after its first start"))?;
+    if identity.cluster_id != settings.cluster_id {
+        let fixed = &identity.cluster_id;
+        return Err(StartError::new(
+            "cluster-id",
+            format!("was fixed at the first start as {fixed}"),
+        ));
+    }
+    if issuer.peppers.current().id() != &identity.current_pepper {
+        return Err(StartError::new(
+            "pepper-file",
+            "another process began the store with another pepper",
+        ));
+    }
+    Ok(identity)
+}
+
+/// What reflection tells: our services and health, and the messages in the
+/// details of errors, so that clients without generated code can read them.
+fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, StartError> {
+    let files = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificate), Some(key)) => TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_authorities: settings.tls_client_ca.clone(),
+        },
+        (Some(_), None) => {
+            return Err(StartError::new("tls-key", "must be given where tls-cert is"));
+        }
+        (None, Some(_)) => {
+            return Err(StartError::new("tls-cert", "must be given where tls-key is"));
+        }
+        (None, None) if settings.tls_client_ca.is_some() => {
+            return Err(StartError::new("tls-cert", "must be given where tls-client-ca is"));
+        }
+        (None, None) if settings.grpc_listen.ip().is_loopback() || settings.allow_plaintext => {
+            return Ok(None);
+        }
+        (None, None) => {
+            return Err(StartError::new(
+                "grpc-listen",
+                "is not a loopback address: give tls-cert and tls-key, or allow-plaintext",
+            ));
+        }
+    };
+    Tls::load(files)
+        .map(|tls| Some(Arc::new(tls)))
+        .map_err(|error| StartError::new("tls-cert", error))
+}
+
+/// Tells the health service whether the store can be asked, until aborted.
+fn watch_store(store: Arc<dyn Store>, health: HealthReporter) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let asked = tokio::time::timeout(HEALTH_INTERVAL, store.head()).await;
+            set_health(&health, matches!(asked, Ok(Ok(_)))).await;
+            tokio::time::sleep(HEALTH_INTERVAL).await;
+        }
+    })
+}
+
+/// Verify reads the store for each answer, so every service is as healthy as it is.
+async fn set_health(health: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in std::iter::once("").chain(grpc::SERVICES) {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn reload_certificates(tls: Arc<Tls>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(CERTIFICATE_INTERVAL).await;
+            let tls = Arc::clone(&tls);
+            // The files are small, but a disk may be slow.
+            let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
+        }
+    })
+}

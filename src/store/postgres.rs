@@ -1,0 +1,103 @@
+//! PostgreSQL, 15 or newer.
+
+#[path = "sql/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the body that both engines share is compiled for each")]
+mod sql;
+
+use std::{error::Error, time::Duration};
+
+use sqlx::{
+    Pool, Transaction,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::{Migrate, PoolLimits, Store, StoreError, Unique};
+
+type Db = sqlx::Postgres;
+
+static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations/postgres");
+
+/// What a connection of ours never outlives: a statement, a wait for a lock, and
+/// a transaction whose process went silent.
+const TIMEOUTS: [(&str, &str); 4] = [
+    ("statement_timeout", "5s"),
+    ("lock_timeout", "3s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("default_transaction_isolation", "read committed"),
+];
+
+const LOCK_STORE: &str = "SELECT pg_advisory_xact_lock(7309940818219330561)";
+const LOCK_USER: &str = "SELECT is_active, token_epoch FROM users \
+    WHERE id = $1 AND deleted_at IS NULL FOR UPDATE";
+const LOCK_ADMINISTRATORS: &str = "SELECT id FROM users \
+    WHERE is_admin AND is_active AND deleted_at IS NULL ORDER BY id FOR UPDATE";
+const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m.role, \
+    w.is_active AND o.is_active AS is_active, w.token_epoch AS workspace_epoch, \
+    o.token_epoch AS organization_epoch \
+    FROM workspaces w JOIN organizations o ON o.id = w.organization_id \
+    LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = $2 \
+    WHERE w.id = $1 FOR SHARE OF w";
+const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR SHARE";
+
+pub(super) async fn open(
+    url: &str,
+    limits: PoolLimits,
+    migrate: Migrate,
+) -> Result<impl Store + use<>, StoreError> {
+    let options = url
+        .parse::<PgConnectOptions>()
+        .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
+        .application_name("token-authority")
+        .options(TIMEOUTS);
+    let pool = PgPoolOptions::new()
+        .max_connections(limits.connections)
+        .acquire_timeout(limits.wait)
+        .max_lifetime(Duration::from_hours(1))
+        .connect_with(options)
+        .await?;
+    sql::migrate(&pool, &MIGRATOR, migrate).await?;
+    Ok(sql::SqlStore { reader: pool.clone(), writer: pool, _lock: None })
+}
+
+async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+    pool.begin().await
+}
+
+/// Wakes whoever follows the changes; the table stays the truth.
+async fn notify(tx: &mut Transaction<'static, Db>, revision: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_notify('token_authority', CAST($1 AS TEXT))")
+        .bind(revision)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Whether the engine gave a transaction up in favour of another: a
+/// serialization failure or a deadlock.
+fn gave_way(error: &(dyn Error + 'static)) -> bool {
+    error
+        .downcast_ref::<sqlx::Error>()
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(|error| error.code())
+        .is_some_and(|code| code == "40001" || code == "40P01")
+}
+
+/// Whether a SQLSTATE speaks of the server's state and not of the statement:
+/// connection, transaction rollback, resources, operator intervention, system;
+/// or of a lock that could not be had.
+pub(super) fn is_passing(code: &str) -> bool {
+    code == "55P03" || ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+}
+
+/// The field that another row has already, by the name of the violated index.
+fn taken(error: sqlx::Error, fields: &[(&str, Unique)]) -> StoreError {
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
+    let field = fields
+        .iter()
+        .find(|(name, _)| constraint.is_some_and(|constraint| constraint.ends_with(name)));
+    match field {
+        Some((_, field)) => StoreError::AlreadyExists(*field),
+        None => error.into(),
+    }
+}

@@ -1,0 +1,129 @@
+//! SQLite, embedded: a file in the data directory, one process at a time.
+
+#[path = "sql/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the body that both engines share is compiled for each")]
+mod sql;
+
+use std::{
+    error::Error,
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use sqlx::{
+    Pool, Transaction,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{Migrate, Store, StoreError, Unique};
+
+type Db = sqlx::Sqlite;
+
+static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+
+// There is one writer at a time, so reading is all that the locks of the other
+// engine come down to.
+const LOCK_STORE: &str = "SELECT 1";
+const LOCK_USER: &str =
+    "SELECT is_active, token_epoch FROM users WHERE id = $1 AND deleted_at IS NULL";
+const LOCK_ADMINISTRATORS: &str = "SELECT 1";
+const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m.role, \
+    w.is_active AND o.is_active AS is_active, w.token_epoch AS workspace_epoch, \
+    o.token_epoch AS organization_epoch \
+    FROM workspaces w JOIN organizations o ON o.id = w.organization_id \
+    LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = $2 \
+    WHERE w.id = $1";
+const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1";
+
+/// How many connections read beside the one that writes.
+const READERS: u32 = 4;
+
+pub(super) async fn open(
+    directory: &Path,
+    migrate: Migrate,
+) -> Result<impl Store + use<>, StoreError> {
+    let lock = private_file(&directory.join("lock")).and_then(lock)?;
+    let path = directory.join("token-authority.db");
+    if migrate == Migrate::Auto {
+        // SQLite gives the files beside it the same mode.
+        private_file(&path)?;
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5));
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_with(options.clone())
+        .await?;
+    sql::migrate(&writer, &MIGRATOR, migrate).await?;
+    let reader = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(Duration::from_secs(5))
+        .max_lifetime(None)
+        .connect_with(options.read_only(true))
+        .await?;
+    Ok(sql::SqlStore { reader, writer, _lock: Some(lock) })
+}
+
+/// A file that only its owner may read, made unless it is there.
+fn private_file(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::Failed(error.into()))
+}
+
+/// Keeps other processes from the directory for as long as the file is open.
+fn lock(file: File) -> Result<File, StoreError> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::Failed("another process has the data directory open".into()))
+        }
+        Err(TryLockError::Error(error)) => Err(StoreError::Failed(error.into())),
+    }
+}
+
+async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+    pool.begin_with("BEGIN IMMEDIATE").await
+}
+
+/// Nobody else follows: there is one process.
+async fn notify(_: &mut Transaction<'static, Db>, _: i64) -> Result<(), sqlx::Error> {
+    Ok(())
+}
+
+/// One writer at a time gives way to none.
+fn gave_way(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+/// Whether a result code speaks of a file that is busy, out of space, or can't
+/// be read, written or opened now: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
+pub(super) fn is_passing(code: &str) -> bool {
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
+}
+
+/// The field that another row has already, by the column that the message names.
+fn taken(error: sqlx::Error, fields: &[(&str, Unique)]) -> StoreError {
+    let unique = error.as_database_error().filter(|error| error.is_unique_violation());
+    let field =
+        fields.iter().find(|(name, _)| unique.is_some_and(|error| error.message().ends_with(name)));
+    match field {
+        Some((_, field)) => StoreError::AlreadyExists(*field),
+        None => error.into(),
+    }
+}

