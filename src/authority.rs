@@ -14,7 +14,8 @@ use crate::{
     random,
     rights::{self, Denied, Right},
     store::{
-        CredentialChanges, Cursor, Kept, NewCredential, NewSecret, Refusal, Repeat, Store, Target,
+        CredentialChanges, Cursor, Kept, NewCredential, NewSecret, Refusal, Repeat, Store,
+        StoreError, Target,
     },
 };
 
@@ -183,23 +184,25 @@ impl Authority {
             secret,
             quota: self.policy.tokens_per_user,
         };
-        let actor = caller.actor(now);
-        match self.store.insert_credential(&credential, new.repeat.as_ref(), &actor).await {
-            Ok((inserted, revision)) => Ok(Issued {
-                token: (!inserted.already_used).then_some(token),
-                kept: inserted.kept,
-                revision,
-            }),
-            Err(error) => Err(match Error::from(error) {
-                Error::Refused(Refusal::NoWorkspace) if caller.is_administrator() => {
-                    Error::NotFound("workspace")
-                }
-                // Whether there is such a workspace is not for this caller to know.
-                Error::Refused(Refusal::NoWorkspace) => Error::Refused(Refusal::NotAMember),
-                Error::Refused(Refusal::NoOwner) => Error::NotFound("user"),
-                error => error,
-            }),
-        }
+        let inserted = self
+            .store
+            .insert_credential(&credential, new.repeat.as_ref(), &caller.actor(now))
+            .await;
+        let (inserted, revision) = inserted.map_err(|error| match error {
+            // Whether there is such a workspace is for administrators to know.
+            StoreError::Refused(Refusal::NoWorkspace) if !caller.is_administrator() => {
+                Error::Refused(Refusal::NotAMember)
+            }
+            StoreError::Refused(_)
+            | StoreError::AlreadyExists(_)
+            | StoreError::Unavailable(_)
+            | StoreError::Failed(_) => error.into(),
+        })?;
+        Ok(Issued {
+            token: (!inserted.already_used).then_some(token),
+            kept: inserted.kept,
+            revision,
+        })
     }
 
     /// The scopes that the caller could give to a token now, with their

@@ -1,7 +1,7 @@
 //! The settings: each is a flag, an environment variable and a TOML key of one
 //! name. A flag wins over the environment, that over the file.
 
-use std::{ffi::OsString, fs, iter, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
@@ -329,14 +329,14 @@ fn with_file(mut command: clap::Command, path: &PathBuf) -> Result<clap::Command
         {
             return Err(wrong(format!("{key} is no setting")));
         }
-        let values = match value {
-            toml::Value::Array(values) => values.iter().map(to_text).collect(),
-            value => iter::once(&value).map(to_text).collect::<Option<Vec<_>>>(),
+        let texts = match value.as_array() {
+            Some(values) => values.iter().map(to_text).collect(),
+            None => to_text(&value).map(|text| vec![text]),
         };
-        let values = values
+        let texts: Vec<String> = texts
             .ok_or_else(|| wrong(format!("{key} must be a text, a number or a list of these")))?;
         command = command.mut_subcommand("serve", |serve| {
-            serve.mut_arg(id, |argument| argument.default_values(values))
+            serve.mut_arg(id, |argument| argument.default_values(texts))
         });
     }
     Ok(command)

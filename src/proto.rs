@@ -3,7 +3,12 @@
 //! Messages that can hold a secret have a `Debug` that shows nothing of it.
 
 /// Package `token_authority.v1`.
-#[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
+#[expect(
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 pub mod v1 {
     tonic::include_proto!("token_authority.v1");
     include!(concat!(env!("OUT_DIR"), "/redacted.rs"));

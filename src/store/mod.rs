@@ -366,21 +366,22 @@ pub enum StoreError {
 impl From<sqlx::Error> for StoreError {
     /// What may be gone on a later try is unavailability; the rest is a fault.
     fn from(error: sqlx::Error) -> Self {
-        let passing = match &error {
-            sqlx::Error::Database(database) => {
-                let code = database.code().unwrap_or_default();
-                match database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-                    Some(_) => postgres::is_passing(&code),
-                    None => sqlite::is_passing(&code),
-                }
+        let passing = if let sqlx::Error::Database(database) = &error {
+            let code = database.code().unwrap_or_default();
+            match database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+                Some(_) => postgres::is_passing(&code),
+                None => sqlite::is_passing(&code),
             }
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            _ => false,
+        } else {
+            matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+            )
         };
         if passing { Self::Unavailable(error.into()) } else { Self::Failed(error.into()) }
     }

@@ -28,10 +28,11 @@ const TIMEOUTS: [(&str, &str); 4] = [
 ];
 
 const LOCK_STORE: &str = "SELECT pg_advisory_xact_lock(7309940818219330561)";
+// NO KEY UPDATE excludes others who take it, and lets foreign keys be checked.
 const LOCK_USER: &str = "SELECT is_active, token_epoch FROM users \
-    WHERE id = $1 AND deleted_at IS NULL FOR UPDATE";
+    WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
 const LOCK_ADMINISTRATORS: &str = "SELECT id FROM users \
-    WHERE is_admin AND is_active AND deleted_at IS NULL ORDER BY id FOR UPDATE";
+    WHERE is_admin AND is_active AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE";
 const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m.role, \
     w.is_active AND o.is_active AS is_active, w.token_epoch AS workspace_epoch, \
     o.token_epoch AS organization_epoch \
@@ -48,15 +49,21 @@ pub(super) async fn open(
     let options = url
         .parse::<PgConnectOptions>()
         .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
-        .application_name("token-authority")
-        .options(TIMEOUTS);
+        .application_name("token-authority");
+    // A migration, and the wait for another process's, may take longer than a call.
+    let patient = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(limits.wait)
+        .connect_with(options.clone())
+        .await?;
+    sql::migrate(&patient, &MIGRATOR, migrate).await?;
+    patient.close().await;
     let pool = PgPoolOptions::new()
         .max_connections(limits.connections)
         .acquire_timeout(limits.wait)
         .max_lifetime(Duration::from_hours(1))
-        .connect_with(options)
+        .connect_with(options.options(TIMEOUTS))
         .await?;
-    sql::migrate(&pool, &MIGRATOR, migrate).await?;
     Ok(sql::SqlStore { reader: pool.clone(), writer: pool, _lock: None })
 }
 

@@ -294,15 +294,13 @@ impl Insert<'_> {
             .bind(self.new.user_id.as_str())
             .fetch_optional(&mut **tx)
             .await?;
-        match workspace {
-            None => Err(StoreError::Refused(Refusal::NoWorkspace)),
-            Some(BirthWorkspace { is_active: false, .. }) => {
-                Err(StoreError::Refused(Refusal::WorkspaceInactive))
-            }
-            Some(workspace) => match workspace.role.as_deref() {
-                None | Some("guest") => Err(StoreError::Refused(Refusal::NotAMember)),
-                Some(_) => Ok(workspace),
-            },
+        let Some(workspace) = workspace else {
+            return Err(StoreError::Refused(Refusal::NoWorkspace));
+        };
+        match workspace.role.as_deref() {
+            None | Some("guest") => Err(StoreError::Refused(Refusal::NotAMember)),
+            Some(_) if !workspace.is_active => Err(StoreError::Refused(Refusal::WorkspaceInactive)),
+            Some(_) => Ok(workspace),
         }
     }
 
