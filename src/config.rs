@@ -185,7 +185,7 @@ pub struct StoreSettings {
     pub database_url: Option<Hidden>,
 
     /// File with that URL
-    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_URL_FILE", conflicts_with = "database_url")]
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_URL_FILE")]
     pub database_url_file: Option<PathBuf>,
 
     /// Connections to PostgreSQL
@@ -210,7 +210,10 @@ impl StoreSettings {
     /// The file that should hold it can't be read.
     pub fn database_url(&self) -> Result<Option<Zeroizing<String>>, StartError> {
         match (&self.database_url, &self.database_url_file) {
-            (Some(Hidden(url)), _) => Ok(Some(Zeroizing::new(url.clone()))),
+            (Some(_), Some(_)) => {
+                Err(StartError::new("database-url-file", "must not be given where database-url is"))
+            }
+            (Some(Hidden(url)), None) => Ok(Some(Zeroizing::new(url.clone()))),
             (None, None) => Ok(None),
             (None, Some(path)) => match fs::read_to_string(path) {
                 Ok(text) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),

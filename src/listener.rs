@@ -53,10 +53,13 @@ pub fn connections(
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(most));
         loop {
-            let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
-            let accepted = tokio::select! {
+            let place_and_accept = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place.expect("it is never closed"), listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
                 () = ready.closed() => return,
-                accepted = listener.accept() => accepted,
+                accepted = place_and_accept => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,

@@ -473,24 +473,18 @@ impl Step for Revoke<'_> {
         .bind(self.at.as_micros())
         .fetch_all(&mut **tx)
         .await?;
-        let mut more = false;
-        if self.descendants {
-            let room = MAX_ROWS - i64::try_from(revoked.len()).expect("at most one");
-            let descendants: Vec<String> = sqlx::query_scalar(
-                "WITH RECURSIVE made (id) AS (SELECT CAST($1 AS TEXT) UNION \
-                 SELECT c.id FROM credentials c JOIN made ON c.created_by_token_id = made.id) \
-                 UPDATE credentials SET revoked_at = $2, updated_at = $2 WHERE id IN ( \
-                 SELECT c.id FROM credentials c JOIN made ON made.id = c.id \
-                 WHERE c.revoked_at IS NULL ORDER BY c.id LIMIT $3) RETURNING id",
-            )
-            .bind(self.target.id)
-            .bind(self.at.as_micros())
-            .bind(room)
-            .fetch_all(&mut **tx)
-            .await?;
-            more = i64::try_from(descendants.len()).is_ok_and(|count| count == room);
+        let mut room = MAX_ROWS - i64::try_from(revoked.len()).expect("at most one");
+        // What was made with a descendant while this waited for its lock is seen by
+        // the next look; once a look finds none, no other can be made any more.
+        while self.descendants && room > 0 {
+            let descendants = self.revoke_descendants(tx, room).await?;
+            if descendants.is_empty() {
+                break;
+            }
+            room -= i64::try_from(descendants.len()).expect("at most the room");
             revoked.extend(descendants);
         }
+        let more = self.descendants && room == 0;
         let kept = get(tx, self.target)
             .await?
             .ok_or_else(|| StoreError::Failed("a credential is gone in a transaction".into()))?;
@@ -500,5 +494,22 @@ impl Step for Revoke<'_> {
             touched: revoked.into_iter().map(Touched::Credential).collect(),
             audit,
         })
+    }
+}
+
+impl Revoke<'_> {
+    async fn revoke_descendants(&self, tx: &mut Tx, room: i64) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "WITH RECURSIVE made (id) AS (SELECT CAST($1 AS TEXT) UNION \
+             SELECT c.id FROM credentials c JOIN made ON c.created_by_token_id = made.id) \
+             UPDATE credentials SET revoked_at = $2, updated_at = $2 WHERE id IN ( \
+             SELECT c.id FROM credentials c JOIN made ON made.id = c.id \
+             WHERE c.revoked_at IS NULL ORDER BY c.id LIMIT $3) RETURNING id",
+        )
+        .bind(self.target.id)
+        .bind(self.at.as_micros())
+        .bind(room)
+        .fetch_all(&mut **tx)
+        .await?)
     }
 }

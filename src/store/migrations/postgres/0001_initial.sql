@@ -33,7 +33,8 @@ CREATE TABLE audit (
     caller_token_id TEXT COLLATE "C",
     caller_ip TEXT,
     request_id TEXT,
-    targets TEXT NOT NULL
+    targets TEXT NOT NULL,
+    reason TEXT
 );
 CREATE INDEX audit_occurred_at ON audit (occurred_at);
 
