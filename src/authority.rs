@@ -211,13 +211,19 @@ impl Authority {
     #[must_use]
     pub fn available_scopes(&self, caller: &Caller) -> Vec<(Scope, String)> {
         let own = caller.scopes();
+        let listed = |scope: &Scope| self.policy.catalogue.0.iter().any(|it| it.scope == *scope);
         let mut available: Vec<(Scope, String)> = Vec::new();
         for entry in &self.policy.catalogue.0 {
             if caller.covers(&entry.scope) {
                 available.push((entry.scope.clone(), entry.description.clone()));
             } else {
+                // Each once: under an entry of its own, else under the first that covers it.
                 let narrower = own.iter().filter(|scope| entry.scope.covers(scope));
-                available.extend(narrower.map(|scope| (scope.clone(), entry.description.clone())));
+                for scope in narrower.filter(|scope| !listed(scope)) {
+                    if available.iter().all(|(before, _)| before != scope) {
+                        available.push((scope.clone(), entry.description.clone()));
+                    }
+                }
             }
         }
         let control = ControlScope::ALL
@@ -337,8 +343,15 @@ impl Authority {
         right: &Right,
         id: &str,
     ) -> Result<Option<UserId>, Error> {
-        if right.others(caller).is_err() {
+        let everybodys = right.others(caller).is_ok();
+        if !everybodys {
             right.own(caller)?;
+        }
+        // No id holds NUL, and PostgreSQL takes no text that does.
+        if id.contains('\0') {
+            return Err(Error::NotFound(TOKEN));
+        }
+        if !everybodys {
             return Ok(Some(caller.user_id().clone()));
         }
         if !right.only_issues(caller) {

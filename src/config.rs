@@ -4,7 +4,7 @@
 use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{
-    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
     parser::ValueSource,
 };
 use zeroize::Zeroizing;
@@ -327,13 +327,15 @@ fn with_file(mut command: clap::Command, path: &PathBuf) -> Result<clap::Command
     for (key, value) in table {
         let id = key.replace('-', "_");
         let serve = command.find_subcommand("serve").expect("it is defined above");
-        if key == "config"
-            || !serve.get_arguments().any(|argument| argument.get_long() == Some(&key))
-        {
+        let setting = serve.get_arguments().find(|argument| argument.get_long() == Some(&key));
+        let Some(setting) = setting.filter(|_| key != "config") else {
             return Err(wrong(format!("{key} is no setting")));
-        }
+        };
         let texts = match value.as_array() {
-            Some(values) => values.iter().map(to_text).collect(),
+            Some(values) if matches!(setting.get_action(), ArgAction::Append) => {
+                values.iter().map(to_text).collect()
+            }
+            Some(_) => return Err(wrong(format!("{key} takes one value and no list"))),
             None => to_text(&value).map(|text| vec![text]),
         };
         let texts: Vec<String> = texts

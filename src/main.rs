@@ -14,7 +14,13 @@ use token_authority::{
     server::{self, Server, StartError},
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 fn main() -> ExitCode {
     let cli = match config::read(std::env::args_os()) {
@@ -97,15 +103,32 @@ async fn serve(settings: Settings) -> io::Result<()> {
 }
 
 fn log(settings: &Settings) -> Result<(), StartError> {
-    let filter =
-        settings.log.parse::<EnvFilter>().map_err(|error| StartError::new("log", error))?;
+    let filter = filter(&settings.log)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    let holds_no_header = filter_fn(holds_no_header);
     match settings.log_format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => subscriber.finish().with(holds_no_header).init(),
+        LogFormat::Json => subscriber.json().finish().with(holds_no_header).init(),
     }
     Ok(())
+}
+
+/// Below INFO the transport tells the headers that it can't read, in which a
+/// caller may have put its token: that is not for the log, whatever `--log` says.
+fn holds_no_header(event: &Metadata<'_>) -> bool {
+    let source = event.target().split("::").next().unwrap_or_default();
+    *event.level() <= Level::INFO
+        || !["h2", "hyper", "hyper_util", "tonic", "tower", "axum"].contains(&source)
+}
+
+fn filter(text: &str) -> Result<EnvFilter, StartError> {
+    // A mistyped level would be taken for the name of a target, and nothing logged.
+    let is_level = |part: &str| part.trim().parse::<LevelFilter>().is_ok();
+    if let Some(wrong) = text.split(',').find(|part| !part.contains('=') && !is_level(part)) {
+        return Err(StartError::new("log", format!("{wrong} is no level, nor TARGET=LEVEL")));
+    }
+    text.parse().map_err(|error| StartError::new("log", error))
 }

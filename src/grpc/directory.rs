@@ -9,6 +9,7 @@ use crate::{
     directory::{CreateUser, Directory},
     domain::{User, UserKind},
     proto::v1 as proto,
+    rights,
     store::{Cursor, UserChanges, UserFilter},
 };
 
@@ -62,11 +63,10 @@ impl proto::directory_server::Directory for Service {
     ) -> Result<Response<proto::ListUsersResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(&proto::ListUsersRequest {
-            page_size: 0,
-            page_token: String::new(),
-            ..request.clone()
-        });
+        let list = list_of(
+            &rights::LIST_USERS,
+            &proto::ListUsersRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
         let mut fields = Fields::default();
         let size = fields.page_size(request.page_size);
         let after = fields.cursor(&request.page_token, list);

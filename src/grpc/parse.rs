@@ -11,6 +11,7 @@ use tonic::Status;
 use super::status;
 use crate::{
     domain::{AllowedIps, Invalid, ScopeSet, Timestamp},
+    rights::Right,
     store::Cursor,
 };
 
@@ -178,9 +179,10 @@ impl Mask {
     }
 }
 
-/// What tells one list's pages from another's: the request without its page.
-pub(super) fn list_of(request: &impl Message) -> u32 {
-    crc32fast::hash(&request.encode_to_vec())
+/// What tells one list's pages from another's: what is called, and the request
+/// without its page.
+pub(super) fn list_of(right: &Right, request: &impl Message) -> u32 {
+    crc32fast::hash(&[right.path.as_bytes(), &request.encode_to_vec()].concat())
 }
 
 /// Cuts a page to its size, of which one more than that was read, and gives the

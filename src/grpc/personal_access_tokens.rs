@@ -14,6 +14,7 @@ use crate::{
     caller::Caller,
     domain::{self, Detail},
     proto::v1::{self as proto, create_personal_access_token_request as create_request},
+    rights,
     store::{CredentialChanges, Cursor, Kept, Repeat},
 };
 
@@ -57,11 +58,14 @@ impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
     ) -> Result<Response<proto::ListPersonalAccessTokensResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(&proto::ListPersonalAccessTokensRequest {
-            page_size: 0,
-            page_token: String::new(),
-            ..request.clone()
-        });
+        let list = list_of(
+            &rights::LIST_PATS,
+            &proto::ListPersonalAccessTokensRequest {
+                page_size: 0,
+                page_token: String::new(),
+                ..request.clone()
+            },
+        );
         let mut fields = Fields::default();
         let size = fields.page_size(request.page_size);
         let after = fields.cursor(&request.page_token, list);

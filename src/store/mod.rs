@@ -330,7 +330,7 @@ pub struct UserFilter {
 }
 
 /// What to change of a user; `None`: leave it. The inner `None` clears.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserChanges {
     /// A new handle.
     pub handle: Option<Handle>,

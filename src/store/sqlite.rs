@@ -47,9 +47,13 @@ pub(super) async fn open(
 ) -> Result<impl Store + use<>, StoreError> {
     let lock = private_file(&directory.join("lock")).and_then(lock)?;
     let path = directory.join("token-authority.db");
-    if migrate == Migrate::Auto {
+    match migrate {
         // SQLite gives the files beside it the same mode.
-        private_file(&path)?;
+        Migrate::Auto => drop(private_file(&path)?),
+        Migrate::Check if path.exists() => {}
+        Migrate::Check => {
+            return Err(StoreError::Failed("it is empty: run token-authority migrate".into()));
+        }
     }
     let options = SqliteConnectOptions::new()
         .filename(path)

@@ -2,5 +2,11 @@
 //! PostgreSQL and the real embedded store.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod directory;
+mod input;
+mod personal_access_tokens;
+mod readme;
+mod rights;
+mod store;
 mod support;
 mod verification;

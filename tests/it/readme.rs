@@ -7,16 +7,23 @@ use std::{
     process::Stdio,
 };
 
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
-use crate::support::{Engine, on_both_stores, process::Process, server::Place};
+use crate::support::{
+    Engine, on_both_stores,
+    process::{Process, binary},
+    server::Place,
+};
 
 on_both_stores![session_of_the_readme_goes_as_it_says];
 
 async fn session_of_the_readme_goes_as_it_says(engine: Engine) {
     let place = Place::new(engine).await;
     let server = Process::start(place.arguments()).await;
-    let steps = steps(include_str!("../../README.md"));
+    let steps = steps();
     assert!(steps.len() > 10, "the section is found");
 
     let mut script = String::from("set -euo pipefail\n");
@@ -46,20 +53,53 @@ async fn session_of_the_readme_goes_as_it_says(engine: Engine) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn production_commands_of_the_readme_serve_with_tls() {
+    let place = Place::new(Engine::Postgres).await;
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    fs::write(place.path("cert.pem"), key.cert.pem()).unwrap();
+    fs::write(place.path("key.pem"), key.signing_key.serialize_pem()).unwrap();
+    let commands = &blocks(section("In production"))[0].1;
+    let script = commands
+        .replace(
+            "postgres://token_authority@db.example/token_authority",
+            place.database_url.as_ref().unwrap(),
+        )
+        .replace("0.0.0.0:50051", "127.0.0.1:0")
+        .replace("token-authority serve", "exec token-authority serve");
+    fs::write(place.path("script"), format!("set -euo pipefail\n{script}")).unwrap();
+
+    let binaries = binary().parent().unwrap().to_owned();
+    let mut server = Command::new("bash")
+        .arg("script")
+        .current_dir(place.directory.path())
+        .env("PATH", format!("{}:{}", binaries.display(), env::var("PATH").unwrap()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    while !said.contains("serving") {
+        let line = log.next_line().await.unwrap();
+        said += &line.unwrap_or_else(|| panic!("it stopped:\n{said}"));
+    }
+    assert!(said.contains("tls=true"), "{said}");
+}
+
 /// A block of commands, and what it says of its output.
 struct Step {
     commands: String,
     expected: Vec<String>,
 }
 
-/// The blocks of the section "Use": `sh`, and after it what its output holds.
-fn steps(readme: &str) -> Vec<Step> {
-    let section = readme.split("\n## Use\n").nth(1).unwrap().split("\n## ").next().unwrap();
+/// The steps of the section "Use": a block `sh`, and after it what its output holds.
+fn steps() -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for block in section.split("```").skip(1).step_by(2) {
-        let (kind, text) = block.split_once('\n').unwrap();
-        match kind {
-            "sh" => steps.push(Step { commands: text.to_owned(), expected: Vec::new() }),
+    for (kind, text) in blocks(section("Use")) {
+        match kind.as_str() {
+            "sh" => steps.push(Step { commands: text, expected: Vec::new() }),
             "text" => {
                 let lines = text.lines().map(ToOwned::to_owned);
                 steps.last_mut().unwrap().expected.extend(lines);
@@ -68,6 +108,22 @@ fn steps(readme: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// A section of the README.
+fn section(title: &str) -> &'static str {
+    let readme = include_str!("../../README.md");
+    let begin = format!("\n## {title}\n");
+    readme.split(&begin).nth(1).unwrap().split("\n## ").next().unwrap()
+}
+
+/// The fenced blocks of a section, each with its kind.
+fn blocks(section: &str) -> Vec<(String, String)> {
+    let fenced = section.split("```").skip(1).step_by(2);
+    fenced
+        .map(|block| block.split_once('\n').unwrap())
+        .map(|(kind, text)| (kind.to_owned(), text.to_owned()))
+        .collect()
 }
 
 async fn bash(script: &str) -> String {

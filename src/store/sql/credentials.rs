@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+// The conditions on the two tables of one row tell PostgreSQL that each has but
+// one: without statistics it takes them for millions together, and compiles the
+// statement (JIT) at each execution, which takes a second.
 const FIND: &str = concat!(
     "SELECT r.number AS head_number, r.mark AS head_mark, ",
     credential_columns!(),
@@ -38,7 +41,8 @@ const FIND: &str = concat!(
      LEFT JOIN credentials c ON c.id = s.credential_id \
      LEFT JOIN users u ON u.id = c.user_id \
      LEFT JOIN workspaces w ON w.id = c.workspace_id \
-     LEFT JOIN organizations o ON o.id = c.organization_id",
+     LEFT JOIN organizations o ON o.id = c.organization_id \
+     WHERE r.id = 1 AND t.id = 1",
 );
 
 const KEPT: &str = concat!(
@@ -424,6 +428,9 @@ impl Step for Update<'_> {
     type Output = Option<Kept>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<Kept>>, StoreError> {
+        if self.target.kind != Kind::PersonalAccessToken {
+            return Ok(Done::nothing(None));
+        }
         let Some(before) = get(tx, self.target).await? else { return Ok(Done::nothing(None)) };
         if before.credential.revoked_at.is_some() {
             return Err(StoreError::Refused(Refusal::TokenRevoked));
@@ -431,7 +438,7 @@ impl Step for Update<'_> {
         if self.changes.name.is_none() && self.changes.description.is_none() {
             return Ok(Done::nothing(Some(before)));
         }
-        sqlx::query(
+        let updated = sqlx::query(
             "UPDATE credentials SET name = coalesce($2, name), \
              description = coalesce($3, description), updated_at = $4 \
              WHERE id = $1 AND revoked_at IS NULL",
@@ -442,6 +449,9 @@ impl Step for Update<'_> {
         .bind(self.at.as_micros())
         .execute(&mut **tx)
         .await?;
+        if updated.rows_affected() == 0 {
+            return Err(StoreError::Refused(Refusal::TokenRevoked));
+        }
         Ok(Done {
             value: get(tx, self.target).await?,
             touched: Vec::new(),
@@ -500,7 +510,7 @@ impl Step for Revoke<'_> {
 impl Revoke<'_> {
     async fn revoke_descendants(&self, tx: &mut Tx, room: i64) -> Result<Vec<String>, StoreError> {
         Ok(sqlx::query_scalar(
-            "WITH RECURSIVE made (id) AS (SELECT CAST($1 AS TEXT) UNION \
+            "WITH RECURSIVE made (id) AS (SELECT id FROM credentials WHERE id = $1 UNION \
              SELECT c.id FROM credentials c JOIN made ON c.created_by_token_id = made.id) \
              UPDATE credentials SET revoked_at = $2, updated_at = $2 WHERE id IN ( \
              SELECT c.id FROM credentials c JOIN made ON made.id = c.id \

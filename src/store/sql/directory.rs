@@ -119,6 +119,9 @@ impl Step for UpdateUser<'_> {
         if named.deleted_at.is_some() {
             return Ok(Done::nothing(None));
         }
+        if *changes == UserChanges::default() {
+            return Ok(Done::nothing(Some(named)));
+        }
         let handle = changes.handle.as_ref().map(Handle::as_str);
         let display_name = changes.display_name.as_ref();
         let external_id = changes.external_id.as_ref();

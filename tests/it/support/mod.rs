@@ -1,10 +1,16 @@
 //! What the tests share: a private PostgreSQL, a server in this process whose
 //! clock the test moves, and servers as processes of their own.
 
+pub(crate) mod blocker;
+pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod pki;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod raw_http2;
+pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod wait;
 
 /// The engine behind a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,11 +25,23 @@ pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_token-authority"))
 }
 
+/// The program with these arguments, to be run or to be started.
+pub(crate) fn program(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    command
+}
+
 impl Process {
     /// Starts the program and waits until it serves; panics with its log if it
     /// does not.
     pub(crate) async fn start(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        match Self::try_start(arguments).await {
+        Self::spawn(program(arguments)).await
+    }
+
+    /// The same of a command that is `serve`, its environment prepared.
+    pub(crate) async fn spawn(command: Command) -> Self {
+        match Self::try_spawn(command).await {
             Ok(process) => process,
             Err(log) => panic!("the server did not start:\n{log}"),
         }
@@ -40,8 +52,11 @@ impl Process {
     pub(crate) async fn try_start(
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Self, String> {
-        let mut child = Command::new(binary())
-            .args(arguments)
+        Self::try_spawn(program(arguments)).await
+    }
+
+    async fn try_spawn(mut command: Command) -> Result<Self, String> {
+        let mut child = command
             .arg("--log-format=json")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -89,5 +104,39 @@ impl Process {
         let id = self.child.id().expect("it runs").to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &id]).status().await.unwrap();
         assert!(status.success());
+    }
+
+    /// Kills it, as `kill -9` does, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Asks it to stop, and waits until it did so in good order.
+    pub(crate) async fn stop(mut self) {
+        self.signal("TERM").await;
+        let exit = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        let exit = exit.expect("it stops within its deadline").unwrap();
+        assert_eq!(exit.code(), Some(0), "{}", self.log());
+    }
+}
+
+/// What the program said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the program to its end, which comes soon.
+pub(crate) async fn run(mut command: Command) -> Run {
+    let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    let Ok(output) = ended else { panic!("it does not end: {:?}", command.as_std()) };
+    let output = output.unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }

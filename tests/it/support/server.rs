@@ -1,7 +1,9 @@
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use token_authority::{
+    clock::Clock as _,
     config::{self, Command, Settings},
     domain::{Pepper, Token},
     proto::v1::{
@@ -10,15 +12,17 @@ use token_authority::{
         personal_access_tokens_client::PersonalAccessTokensClient,
         verification_client::VerificationClient,
     },
+    random,
     server::Server,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{
-    Request, Status,
+    Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
+use tonic_types::{ErrorInfo, StatusExt as _};
 
 use super::{Engine, clock::TestClock, postgres};
 
@@ -41,18 +45,20 @@ pub(crate) struct Place {
     pub(crate) database_url: Option<String>,
 }
 
-/// Presents a token with each call.
+/// Presents its `authorization` headers with each call.
 #[derive(Clone)]
-pub(crate) struct Bearer(MetadataValue<Ascii>);
+pub(crate) struct Presented(Vec<MetadataValue<Ascii>>);
 
-impl Interceptor for Bearer {
+impl Interceptor for Presented {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        for value in &self.0 {
+            request.metadata_mut().append("authorization", value.clone());
+        }
         Ok(request)
     }
 }
 
-pub(crate) type As = InterceptedService<Channel, Bearer>;
+pub(crate) type As = InterceptedService<Channel, Presented>;
 
 impl Place {
     /// An empty store.
@@ -121,6 +127,23 @@ impl Place {
             }
         }
     }
+
+    /// The number that a query gives.
+    pub(crate) async fn number(&self, query: &str) -> i64 {
+        let query = sqlx::AssertSqlSafe(query.to_owned());
+        match &self.database_url {
+            Some(url) => {
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+            }
+            None => {
+                let path = self.directory.path().join("data/token-authority.db");
+                let mut connection =
+                    sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+                sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
 }
 
 impl TestServer {
@@ -158,8 +181,13 @@ impl TestServer {
     }
 
     fn call_as(&self, token: &str) -> As {
-        let value = format!("Bearer {token}").parse().unwrap();
-        InterceptedService::new(self.channel.clone(), Bearer(value))
+        self.presenting(&[&format!("Bearer {token}")])
+    }
+
+    /// A channel on which every call has these `authorization` headers.
+    pub(crate) fn presenting(&self, values: &[&str]) -> As {
+        let values = values.iter().map(|value| value.parse().unwrap()).collect();
+        InterceptedService::new(self.channel.clone(), Presented(values))
     }
 
     pub(crate) fn tokens(&self, token: &str) -> PersonalAccessTokensClient<As> {
@@ -204,6 +232,58 @@ impl TestServer {
         self.tokens(&self.admin).create_personal_access_token(request).await.unwrap().into_inner()
     }
 
+    /// The text of such a token.
+    pub(crate) async fn text_of(&self, user_id: &str, scopes: &[&str]) -> String {
+        self.token_of(user_id, scopes).await.token
+    }
+
+    /// A new workspace in a new organization; the id of the workspace.
+    pub(crate) async fn workspace(&self, slug: &str) -> String {
+        let [organization, workspace] = [(); 2].map(|()| random::id(self.clock.now()));
+        self.place
+            .sql(&format!(
+                "INSERT INTO organizations (id, slug, name, external_id, is_active, created_at, updated_at) \
+                 VALUES ('{organization}', 'org-of-{slug}', 'Org', 'org:{slug}', TRUE, 1, 1); \
+                 INSERT INTO workspaces (id, organization_id, slug, name, external_id, is_active, created_at, updated_at) \
+                 VALUES ('{workspace}', '{organization}', '{slug}', 'Workspace', 'ws:{slug}', TRUE, 1, 1)"
+            ))
+            .await;
+        workspace
+    }
+
+    /// Makes a user a member of a workspace.
+    pub(crate) async fn join(&self, user_id: &str, workspace_id: &str, role: &str) {
+        let id = random::id(self.clock.now());
+        self.place
+            .sql(&format!(
+                "INSERT INTO memberships (id, user_id, workspace_id, role, created_at, updated_at) \
+                 VALUES ('{id}', '{user_id}', '{workspace_id}', '{role}', 1, 1)"
+            ))
+            .await;
+    }
+
+    /// Ends a membership.
+    pub(crate) async fn leave(&self, user_id: &str, workspace_id: &str) {
+        self.place
+            .sql(&format!(
+                "DELETE FROM memberships WHERE user_id = '{user_id}' AND workspace_id = '{workspace_id}'"
+            ))
+            .await;
+    }
+
+    /// The instant that its clock shows, and so much more.
+    pub(crate) fn after(&self, by: Duration) -> prost_types::Timestamp {
+        let (seconds, nanos) = self.clock.now().saturating_add(by).to_seconds_and_nanos();
+        prost_types::Timestamp { seconds, nanos }
+    }
+
+    /// How much is kept: a call that changes nothing leaves it as it is.
+    pub(crate) async fn kept(&self) -> i64 {
+        let tables = ["audit", "changes", "credentials", "secrets", "users", "request_ids"];
+        let counts = tables.map(|table| format!("(SELECT count(*) FROM {table})"));
+        self.place.number(&format!("SELECT {}", counts.join(" + "))).await
+    }
+
     /// What the administrator is told of a token.
     pub(crate) async fn verify(&self, token: &str) -> VerifyResponse {
         let request = VerifyRequest { token: token.to_owned(), ..Default::default() };
@@ -211,8 +291,39 @@ impl TestServer {
     }
 }
 
+/// The code of a refusal and its stable reason, empty where it has none.
+pub(crate) fn refused<T>(answer: Result<Response<T>, Status>) -> (Code, String) {
+    let status = answer.err().expect("the call is refused");
+    (status.code(), info(&status).map(|info| info.reason).unwrap_or_default())
+}
+
+/// The fields that an INVALID_ARGUMENT names.
+pub(crate) fn wrong_fields<T>(answer: Result<Response<T>, Status>) -> Vec<String> {
+    let status = answer.err().expect("the call is refused");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let request = status.get_details_bad_request().expect("it names the fields");
+    assert!(request.field_violations.iter().all(|wrong| !wrong.description.is_empty()));
+    request.field_violations.into_iter().map(|wrong| wrong.field).collect()
+}
+
+/// The field in which a request goes beyond its caller's token.
+pub(crate) fn exceeded<T>(answer: Result<Response<T>, Status>) -> String {
+    let status = answer.err().expect("the call is refused");
+    let info = info(&status).expect("it has a reason");
+    assert_eq!((status.code(), &*info.reason), (Code::PermissionDenied, "EXCEEDS_CALLER"));
+    info.metadata["field"].clone()
+}
+
+fn info(status: &Status) -> Option<ErrorInfo> {
+    let info = status.get_details_error_info();
+    if let Some(info) = &info {
+        assert_eq!(info.domain, "token-authority");
+    }
+    info
+}
+
 /// A well-formed token that nobody was given.
 pub(crate) fn unknown_token() -> String {
-    let random = token_authority::random::bytes();
+    let random = random::bytes();
     Token::from_random(&"pat_".parse().unwrap(), &random).expose().to_owned()
 }

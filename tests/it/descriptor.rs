@@ -1,0 +1,263 @@
+use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
+
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    ReflectMessage as _, Value,
+};
+use prost::Message;
+use token_authority::{
+    proto::{DESCRIPTORS, v1},
+    rights,
+};
+use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_prost::ProstCodec;
+
+use crate::support::{Engine, server::TestServer};
+
+const PACKAGE: &str = "token_authority.v1";
+
+fn pool() -> DescriptorPool {
+    DescriptorPool::decode(DESCRIPTORS).unwrap()
+}
+
+fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
+    let methods: Vec<_> = pool
+        .services()
+        .filter(|service| service.package_name() == PACKAGE)
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .collect();
+    assert!(methods.len() > 50, "{} methods", methods.len());
+    methods
+}
+
+/// `Service/Method`.
+fn name(method: &MethodDescriptor) -> String {
+    format!("{}/{}", method.parent_service().name(), method.name())
+}
+
+fn is_redacted(field: &FieldDescriptor) -> bool {
+    let redact = field.options().get_field_by_name("debug_redact").map(|value| value.as_bool());
+    redact.flatten().unwrap_or(false)
+}
+
+/// A message and all that it can hold.
+fn reachable(message: MessageDescriptor) -> Vec<MessageDescriptor> {
+    let mut found = vec![message];
+    let mut at = 0;
+    while at < found.len() {
+        for field in found[at].clone().fields() {
+            if let Kind::Message(inner) = field.kind()
+                && !found.contains(&inner)
+            {
+                found.push(inner);
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn secret_is_in_no_answer_but_those_that_hand_it_out() {
+    let pool = pool();
+    let handing_out: BTreeSet<String> = methods(&pool)
+        .into_iter()
+        .flat_map(|method| reachable(method.output()))
+        .flat_map(|message| message.fields().collect::<Vec<_>>())
+        .filter(is_redacted)
+        .map(|field| field.full_name().replace("token_authority.v1.", ""))
+        .collect();
+    let expected = [
+        "ApiClientAuthorization.api_token",
+        "CreatePersonalAccessTokenResponse.token",
+        "RotatePersonalAccessTokenResponse.token",
+        "WorkspaceCreatePatResponse.token",
+    ];
+    assert_eq!(handing_out, expected.map(ToOwned::to_owned).into());
+}
+
+#[test]
+fn every_field_that_can_hold_a_token_is_redacted() {
+    let pool = pool();
+    let mut found = 0;
+    for method in methods(&pool) {
+        for message in [method.input(), method.output()].into_iter().flat_map(reachable) {
+            if message.package_name() != PACKAGE {
+                continue;
+            }
+            for field in message.fields().filter(can_hold_a_token) {
+                assert!(is_redacted(&field), "{} is not debug_redact", field.full_name());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 9, "only {found} fields were found");
+}
+
+/// By its name, or because it can hold whatever a caller likes.
+fn can_hold_a_token(field: &FieldDescriptor) -> bool {
+    let name = field.name();
+    match field.kind() {
+        Kind::String | Kind::Bytes => {
+            let is_page = name.ends_with("page_token");
+            let is_prefix = name == "token_prefix";
+            let words = ["token", "tokens", "text", "texts", "secret", "secrets", "password"];
+            let named = name.split('_').next_back().is_some_and(|last| words.contains(&last));
+            let of_texts = field.parent_message().name() == "TokenTexts";
+            (named || of_texts) && !is_page && !is_prefix
+        }
+        Kind::Message(inner) => {
+            let free = ["google.protobuf.Value", "google.protobuf.Struct", "google.protobuf.Any"];
+            free.contains(&inner.full_name()) || inner.name() == "TokenTexts"
+        }
+        _ => false,
+    }
+}
+
+/// The messages that have a redacted field themselves.
+fn messages_with_secrets(pool: &DescriptorPool) -> BTreeSet<String> {
+    pool.all_messages()
+        .filter(|message| message.package_name() == PACKAGE)
+        .filter(|message| message.fields().any(|field| is_redacted(&field)))
+        .map(|message| message.name().to_owned())
+        .collect()
+}
+
+/// What a secret field is filled with.
+const SECRET: &str = "pat_yhjskwdA6OZ1AL1YmHWZWm8LLG7HjnuCA2j5rOw8Xp13oiRF4";
+
+#[test]
+fn debug_of_a_message_with_a_secret_shows_nothing_of_it() {
+    let pool = pool();
+    let mut shown = BTreeSet::new();
+    macro_rules! check {
+        ($($message:ident),* $(,)?) => {$(
+            check_debug::<v1::$message>(&pool, stringify!($message));
+            shown.insert(stringify!($message).to_owned());
+        )*};
+    }
+    check![
+        ApiClientAuthorization,
+        CreatePersonalAccessTokenResponse,
+        Filter,
+        IdentifyTokensRequest,
+        ListApiClientAuthorizationsRequest,
+        RevokeCredentialsRequest,
+        RotatePersonalAccessTokenResponse,
+        TokenTexts,
+        VerifyRequest,
+        WorkspaceCreatePatResponse,
+    ];
+    assert_eq!(shown, messages_with_secrets(&pool));
+    // And within others.
+    macro_rules! check_around {
+        ($($message:ident),* $(,)?) => {$(
+            check_debug::<v1::$message>(&pool, stringify!($message));
+        )*};
+    }
+    check_around![
+        BatchVerifyRequest,
+        CreateApiClientAuthorizationResponse,
+        ListApiClientAuthorizationsResponse,
+        StreamVerifyRequest,
+    ];
+}
+
+/// Fills every text in a message, at any depth, and looks for it in its `Debug`.
+fn check_debug<M: Message + Default + Debug>(pool: &DescriptorPool, name: &str) {
+    let descriptor = pool.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap();
+    let mut holds = false;
+    for oneof_branch in 0..3 {
+        let filled = filled(descriptor.clone(), oneof_branch, 0).encode_to_vec();
+        holds |= filled.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+        let message = M::decode(&*filled).unwrap();
+        let debug = format!("{message:?} {message:#?}");
+        assert!(!debug.contains(SECRET), "{name}: {debug}");
+    }
+    assert!(holds, "{name} was not filled");
+}
+
+fn filled(descriptor: MessageDescriptor, oneof_branch: usize, depth: usize) -> DynamicMessage {
+    let mut message = DynamicMessage::new(descriptor.clone());
+    for field in descriptor.fields() {
+        let branch = field.containing_oneof().map(|oneof| {
+            let count = oneof.fields().count();
+            oneof.fields().nth(oneof_branch % count) == Some(field.clone())
+        });
+        if branch == Some(false) || depth > 3 {
+            continue;
+        }
+        let value = match field.kind() {
+            Kind::String if is_redacted(&field) || of_free_form(&field) => {
+                Value::String(SECRET.to_owned())
+            }
+            Kind::Message(inner) if field.is_map() => {
+                let value = inner.map_entry_value_field();
+                let Kind::Message(value) = value.kind() else { continue };
+                let value = Value::Message(filled(value, 3, depth + 1));
+                let entry = (prost_reflect::MapKey::String(SECRET.to_owned()), value);
+                message.set_field(&field, Value::Map([entry].into()));
+                continue;
+            }
+            Kind::Message(inner) => {
+                let branch = if inner.name() == "Value" { 2 } else { oneof_branch };
+                Value::Message(filled(inner, branch, depth + 1))
+            }
+            _ => continue,
+        };
+        let value = if field.is_list() { Value::List(vec![value]) } else { value };
+        message.set_field(&field, value);
+    }
+    message
+}
+
+/// A text in a message that can hold whatever a caller likes.
+fn of_free_form(field: &FieldDescriptor) -> bool {
+    field.parent_message().package_name() == "google.protobuf"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_has_a_right_or_is_not_served() {
+    let pool = pool();
+    let server = TestServer::start(Engine::Sqlite).await;
+    let mut not_served = BTreeSet::new();
+    for method in methods(&pool) {
+        let path = format!("/{PACKAGE}.{}", name(&method));
+        let code = call(&server, &path).await.err().map(|status| status.code());
+        let has_right = rights::ALL.iter().any(|right| right.path == path);
+        assert_eq!(code != Some(Code::Unimplemented), has_right, "{path}: {code:?}");
+        if !has_right {
+            not_served.insert(name(&method));
+        }
+    }
+    let rights: BTreeSet<_> = rights::ALL.iter().map(|right| right.path).collect();
+    assert_eq!(rights.len(), rights::ALL.len(), "an RPC has two rights");
+    assert_eq!(rights.len() + not_served.len(), methods(&pool).len(), "a right is of no RPC");
+    assert_eq!(not_served_by_the_readme(), not_served);
+    server.stop().await;
+}
+
+/// Calls a method with an empty request.
+async fn call(server: &TestServer, path: &str) -> Result<(), Status> {
+    let mut grpc = Grpc::new(server.channel.clone());
+    grpc.ready().await.unwrap();
+    let mut request = Request::new(());
+    let bearer = format!("Bearer {}", server.admin).parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let path = PathAndQuery::try_from(path).unwrap();
+    grpc.unary(request, path, ProstCodec::<(), ()>::default()).await.map(|_| ())
+}
+
+/// The lines ``- `Service/Method` `` below its heading `## Not served yet`.
+fn not_served_by_the_readme() -> BTreeSet<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    readme
+        .lines()
+        .skip_while(|line| *line != "## Not served yet")
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`'))
+        .map(ToOwned::to_owned)
+        .collect()
+}

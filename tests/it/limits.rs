@@ -1,0 +1,391 @@
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use token_authority::proto::v1::{
+    CreatePersonalAccessTokenRequest, CreateUserRequest, VerifyRequest, WhoAmIRequest, verification_client::VerificationClient,
+};
+use tokio::net::TcpStream;
+use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb;
+use tonic_types::StatusExt as _;
+
+use crate::support::{
+    Engine,
+    blocker::{Blocker, WAITING},
+    client::{Client, connect},
+    on_both_stores,
+    process::Process,
+    raw_http2::{End, RawHttp2},
+    relay::Relay,
+    server::{Place, TestServer},
+    wait,
+};
+
+/// What a condition may take to come true.
+const SOON: Duration = Duration::from_secs(10);
+
+on_both_stores![path_that_is_not_exactly_a_methods_reaches_no_handler];
+
+async fn health(channel: Channel, service: &str) -> Result<ServingStatus, Status> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    Ok(HealthClient::new(channel).check(request).await?.into_inner().status())
+}
+
+fn client(server: &TestServer) -> Client {
+    Client::over(server.channel.clone(), &server.admin)
+}
+
+/// A call that waits for what `Blocker` holds.
+fn create_blocked(server: &TestServer) -> tokio::task::JoinHandle<Result<(), Status>> {
+    let client = client(server);
+    tokio::spawn(async move { client.create("blocked").await.map(|_| ()) })
+}
+
+async fn wait_for_waiting(server: &TestServer, calls: i64) {
+    wait::until("the calls wait", SOON, async || server.place.number(WAITING).await == calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_over_64_kib_is_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let ask = async |length: usize| {
+        let request = VerifyRequest { token: "x".repeat(length), ..Default::default() };
+        server.verification(&server.admin).verify(request).await
+    };
+    assert!(!ask(60 * 1024).await.unwrap().into_inner().active);
+    assert_eq!(ask(64 * 1024).await.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(ask(8 * 1024 * 1024).await.unwrap_err().code(), Code::OutOfRange);
+    client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_over_16_kib_are_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let ask = async |length: usize| {
+        let mut request = Request::new(WhoAmIRequest {});
+        let filling = MetadataValue::try_from("x".repeat(length)).unwrap();
+        request.metadata_mut().insert("x-filling", filling);
+        server.verification(&server.admin).who_am_i(request).await
+    };
+    ask(12 * 1024).await.unwrap();
+    let refused = ask(17 * 1024).await.unwrap_err();
+    assert!(refused.message().contains("431"), "{refused:?}");
+    client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_over_the_limit_of_a_connection_wait_or_are_refused() {
+    let server = TestServer::start_with(Engine::Postgres, &["--max-streams=2"]).await;
+    let blocker = Blocker::of_writes(&server.place).await;
+    // Clients that know the limit hold the third call back.
+    let calls = [(); 3].map(|()| create_blocked(&server));
+    wait_for_waiting(&server, 2).await;
+    let other = Client::connect(server.address, &server.admin).await;
+    other.who_am_i().await.unwrap();
+
+    // One that does not is told that the third was not begun (REFUSED_STREAM).
+    let mut raw = RawHttp2::open(server.address).await;
+    for stream in [1, 3, 5] {
+        raw.request(stream, "/token_authority.v1.Verification/WhoAmI", &[], None).await;
+    }
+    assert_eq!(raw.end(5).await, End::Reset(7));
+    assert_eq!(server.place.number(WAITING).await, 2);
+    blocker.release().await;
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    drop((raw, other));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn call_over_its_deadline_ends_and_changes_nothing() {
+    let server = TestServer::start_with(Engine::Postgres, &["--call-deadline=1s"]).await;
+    let blocker = Blocker::of_writes(&server.place).await;
+    let answer = server.tokens(&server.admin).create_personal_access_token(late()).await;
+    assert_eq!(answer.unwrap_err().code(), Code::DeadlineExceeded);
+    // Its own, sooner one: by hand, since tonic's client would give up by itself.
+    let mut raw = RawHttp2::open(server.address).await;
+    let bearer = format!("Bearer {}", server.admin);
+    let headers = [("authorization", &*bearer), ("grpc-timeout", "200m")];
+    raw.request(1, CREATE, &headers, Some(&late().encode_to_vec())).await;
+    let since = Instant::now();
+    assert_eq!(raw.end(1).await, End::Answered);
+    assert!(since.elapsed() < Duration::from_millis(900), "{:?}", since.elapsed());
+    blocker.release().await;
+    // Those that were given up hold nothing and have left nothing.
+    client(&server).create("in time").await.unwrap();
+    wait::until("they are gone", SOON, async || {
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+            AND application_name = 'token-authority' AND state <> 'idle'";
+        server.place.number(left).await == 0
+    })
+    .await;
+    for table in ["credentials", "secrets", "audit"] {
+        let more = server.place.number(&format!("SELECT count(*) FROM {table}")).await;
+        assert_eq!(more, 2, "{table}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_deadline_is_answered_before_the_transport_cancels_the_call() {
+    let place = Place::new(Engine::Postgres).await;
+    let process = Process::start(place.arguments()).await;
+    let blocker = Blocker::of_writes(&place).await;
+    let bearer = format!("Bearer {}", place.admin_token());
+    let headers = [
+        ("authorization", &*bearer),
+        ("grpc-timeout", "100m"),
+        ("x-request-id", "the-late-one"),
+    ];
+    let mut raw = RawHttp2::open(process.address).await;
+    raw.request(1, CREATE, &headers, Some(&late().encode_to_vec())).await;
+    assert_eq!(raw.end(1).await, End::Answered);
+    let told = |line: &str| line.contains("the-late-one") && line.contains("DeadlineExceeded");
+    wait::until("the log has the call", SOON, async || process.log().lines().any(told)).await;
+    blocker.release().await;
+    drop(raw);
+    process.stop().await;
+}
+
+const CREATE: &str = "/token_authority.v1.PersonalAccessTokens/CreatePersonalAccessToken";
+
+fn late() -> CreatePersonalAccessTokenRequest {
+    CreatePersonalAccessTokenRequest { name: "late".to_owned(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_the_limit_are_shed_and_health_still_answers() {
+    let server = TestServer::start_with(Engine::Postgres, &["--max-calls=1"]).await;
+    let blocker = Blocker::of_writes(&server.place).await;
+    let call = create_blocked(&server);
+    wait_for_waiting(&server, 1).await;
+    let shed = client(&server).who_am_i().await.unwrap_err();
+    assert_eq!(shed.code(), Code::ResourceExhausted);
+    assert_eq!(shed.get_details_error_info().unwrap().reason, "OVERLOADED");
+    assert!(shed.get_details_retry_info().unwrap().retry_delay.is_some());
+    // A probe that fails under load would end the process that bears it.
+    let serving = health(server.channel.clone(), "").await.unwrap();
+    assert_eq!(serving, ServingStatus::Serving);
+    blocker.release().await;
+    call.await.unwrap().unwrap();
+    client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_over_the_limit_wait_until_another_closes() {
+    let server = TestServer::start_with(Engine::Sqlite, &["--max-connections=2"]).await;
+    let second = Client::connect(server.address, &server.admin).await;
+    second.who_am_i().await.unwrap();
+    let mut third = RawHttp2::open(server.address).await;
+    third.request(1, "/token_authority.v1.Verification/WhoAmI", &[], Some(&[])).await;
+    let mut answer = std::pin::pin!(third.end(1));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut answer).await;
+    assert!(early.is_err(), "a third connection was served");
+    drop(second);
+    assert_eq!(answer.await, End::Answered);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_that_says_nothing_is_dropped_and_holds_no_other_up() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let silent = TcpStream::connect(server.address).await.unwrap();
+    let other = Client::connect(server.address, &server.admin).await;
+    other.who_am_i().await.unwrap();
+    let since = Instant::now();
+    let dropped = async {
+        silent.readable().await.unwrap();
+        silent.try_read(&mut [0; 1])
+    };
+    // FIRST_WORD is 10 s.
+    let dropped = tokio::time::timeout(Duration::from_secs(15), dropped).await;
+    assert_eq!(dropped.expect("it is dropped").unwrap(), 0, "{:?}", since.elapsed());
+    server.stop().await;
+}
+
+async fn path_that_is_not_exactly_a_methods_reaches_no_handler(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let bearer = format!("Bearer {}", server.admin);
+    let before = server.kept().await;
+    let good = "/token_authority.v1.Directory/CreateUser";
+    let ask = async |path: &str, headers: &[(&str, &str)], handle: &str| {
+        let request = CreateUserRequest { handle: handle.to_owned(), ..Default::default() };
+        let mut raw = RawHttp2::open(server.address).await;
+        raw.request(1, path, headers, Some(&request.encode_to_vec())).await;
+        raw.end(1).await
+    };
+    let authorization = ("authorization", &*bearer);
+    for path in [
+        &good[1..],
+        &good.to_lowercase(),
+        &good.to_uppercase(),
+        &format!("/{good}"),
+        &format!("{good}/"),
+        &good.replace("/Create", "//Create"),
+        &good.replace("/Create", "/./Create"),
+        &good.replace("/Create", "/x/../Create"),
+        &good.replace("/Create", "%2FCreate"),
+        &good.replace("CreateUser", "CreateUse%72"),
+        &good.replace("token_authority.v1.", ""),
+        &format!("http://localhost{good}"),
+        "",
+        "*",
+        "/",
+    ] {
+        ask(path, &[authorization], "by-a-wrong-path").await;
+        assert_eq!(server.kept().await, before, "{path:?}");
+    }
+    for headers in [
+        &[][..],
+        &[("authorization", "Bearer ")],
+        &[("authorization", "Basic YTpi")],
+        &[authorization, authorization],
+        &[("Authorization", &*bearer)],
+        &[("x-authorization", &*bearer)],
+    ] {
+        ask(good, headers, "by-nobody").await;
+        assert_eq!(server.kept().await, before, "{headers:?}");
+    }
+    // The same bytes on the right path with the token do it.
+    assert_eq!(ask(good, &[authorization], "by-the-right-path").await, End::Answered);
+    assert_ne!(server.kept().await, before);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_names_its_call() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let ask = async |token: &str, id: Option<&str>| {
+        let mut request = Request::new(WhoAmIRequest {});
+        if let Some(id) = id {
+            request.metadata_mut().insert("x-request-id", id.parse().unwrap());
+        }
+        let metadata = match server.verification(token).who_am_i(request).await {
+            Ok(answer) => answer.metadata().clone(),
+            Err(status) => status.metadata().clone(),
+        };
+        metadata.get("x-request-id").unwrap().to_str().unwrap().to_owned()
+    };
+    for token in [&*server.admin, "no-token"] {
+        assert_eq!(ask(token, Some("my-call/7")).await, "my-call/7");
+        let longest = ["0123456789abcde"; 8].join("-");
+        assert_eq!(ask(token, Some(&longest)).await, longest);
+        let made = [
+            ask(token, None).await,
+            ask(token, None).await,
+            ask(token, Some("")).await,
+            ask(token, Some("two words")).await,
+            ask(token, Some(&format!("{longest}-a"))).await,
+            // Which may be a token.
+            ask(token, Some(&server.admin)).await,
+        ];
+        for (at, id) in made.iter().enumerate() {
+            assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
+            assert!(!made[..at].contains(id), "{id} was made twice");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_need_no_token_and_all_else_does() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    for service in ["", "token_authority.v1.Verification", "token_authority.v1.Directory"] {
+        assert_eq!(health(server.channel.clone(), service).await.unwrap(), ServingStatus::Serving);
+    }
+    assert_eq!(health(server.channel.clone(), "none").await.unwrap_err().code(), Code::NotFound);
+    let anonymous = VerificationClient::new(server.channel.clone()).who_am_i(WhoAmIRequest {}).await;
+    assert_eq!(anonymous.unwrap_err().code(), Code::Unauthenticated);
+
+    macro_rules! reflected {
+        ($version:ident) => {{
+            use pb::$version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest,
+            };
+            let request = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let mut client = ServerReflectionClient::new(server.channel.clone());
+            let asked = tokio_stream::once(request);
+            let mut told = client.server_reflection_info(asked).await.unwrap().into_inner();
+            format!("{:?}", told.message().await.unwrap().unwrap())
+        }};
+    }
+    for told in [reflected!(v1), reflected!(v1alpha)] {
+        assert!(told.contains("token_authority.v1.Verification"), "{told}");
+        assert!(told.contains("grpc.health.v1.Health"), "{told}");
+    }
+    server.stop().await;
+
+    let server = TestServer::start_with(Engine::Sqlite, &["--reflection=false"]).await;
+    let mut client = pb::v1::server_reflection_client::ServerReflectionClient::new(
+        server.channel.clone(),
+    );
+    let refused = client.server_reflection_info(tokio_stream::empty()).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn store_that_is_away_is_said_and_is_recovered_from() {
+    let mut place = Place::new(Engine::Postgres).await;
+    let (mut relay, through) = Relay::to(place.database_url.as_ref().unwrap());
+    place.database_url = Some(through);
+    let server = TestServer::start_on(place, &["--database-wait=500ms"]).await;
+    let token = client(&server).create("before").await.unwrap().token;
+
+    for _ in 0..2 {
+        relay.cut().await;
+        let is = async |expected: ServingStatus| {
+            let services = ["", "token_authority.v1.Verification"];
+            for service in services {
+                if health(server.channel.clone(), service).await.unwrap() != expected {
+                    return false;
+                }
+            }
+            true
+        };
+        for answer in [
+            client(&server).who_am_i().await.map(|_| ()),
+            client(&server).verify(&token).await.map(|_| ()),
+            client(&server).create("away").await.map(|_| ()),
+        ] {
+            let away = answer.unwrap_err();
+            assert_eq!(away.code(), Code::Unavailable, "{away:?}");
+            assert_eq!(away.get_details_error_info().unwrap().reason, "STORE_UNAVAILABLE");
+        }
+        wait::until("health tells", SOON, async || is(ServingStatus::NotServing).await).await;
+        relay.mend();
+        wait::until("health recovers", SOON, async || is(ServingStatus::Serving).await).await;
+        assert!(client(&server).verify(&token).await.unwrap().active);
+    }
+    client(&server).create("after").await.unwrap();
+    assert_eq!(server.place.number("SELECT count(*) FROM credentials").await, 3);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_before_http2_is_refused() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = TestServer::start(Engine::Sqlite).await;
+    for garbage in [&b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"[..], &[0; 64], &[0xff; 64]] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        let mut said = Vec::new();
+        let closed = tokio::time::timeout(SOON, stream.read_to_end(&mut said)).await;
+        let _ = closed.expect("the connection is closed");
+    }
+    let client = Client::over(connect(server.address).await, &server.admin);
+    client.who_am_i().await.unwrap();
+    server.stop().await;
+}

@@ -1,0 +1,335 @@
+use std::{fmt::Write as _, fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose};
+use token_authority::proto::v1::{
+    Consistency, CreatePersonalAccessTokenRequest, CreateUserRequest, GetPersonalAccessTokenRequest,
+    GetUserRequest, ListAvailablePatScopesRequest, ListPersonalAccessTokensRequest,
+    ListUsersRequest, RevokePersonalAccessTokenRequest, UpdatePersonalAccessTokenRequest,
+    UpdateUserRequest, VerifyRequest, WhoAmIRequest, consistency::Requirement,
+};
+use tokio::process::Command;
+use tonic::{Code, Request, metadata::MetadataValue};
+
+use crate::support::{
+    Engine,
+    client::{Client, connect},
+    on_both_stores, postgres,
+    process::{Process, program, run},
+    raw_http2::RawHttp2,
+    server::{Place, unknown_token},
+};
+
+on_both_stores![no_token_and_no_pepper_is_in_the_store_or_in_the_log];
+
+/// Texts that must stay with those who hold them.
+#[derive(Default)]
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn keep(&mut self, text: &str) -> String {
+        self.0.push(text.to_owned());
+        text.to_owned()
+    }
+
+    /// What would give one of them away: each whole, its random digits alone,
+    /// and both as they look encoded.
+    fn traces(&self) -> Vec<String> {
+        let mut traces = Vec::new();
+        for text in &self.0 {
+            let digits = text.split_once('_').map_or(&**text, |(_, digits)| digits);
+            let digits = &digits[..digits.len().min(43)];
+            for form in [text, digits] {
+                traces.push(form.to_owned());
+                traces.push(hex(form));
+                traces.push(hex(form).to_uppercase());
+                traces.extend(in_base64(form));
+            }
+        }
+        traces
+    }
+
+    /// Fails if one of them is in what was found at `place`.
+    fn assert_absent(&self, place: &str, found: &[u8]) {
+        let traces = self.traces();
+        let found = String::from_utf8_lossy(found);
+        for line in found.lines() {
+            let gives_away = |trace: &String| line.contains(trace);
+            assert!(!traces.iter().any(gives_away), "a secret is in {place}: {line}");
+        }
+    }
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+/// How it looks within a longer text in base64, wherever it begins in that, in
+/// both alphabets.
+fn in_base64(text: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    for offset in 0..3 {
+        let whole = format!("{}{text}", &"..."[..offset]);
+        for engine in [general_purpose::STANDARD_NO_PAD, general_purpose::URL_SAFE_NO_PAD] {
+            let encoded = engine.encode(&whole);
+            // The first and the last digits depend on what stands around.
+            forms.push(encoded[4..encoded.len() - 2].to_owned());
+        }
+    }
+    forms
+}
+
+async fn no_token_and_no_pepper_is_in_the_store_or_in_the_log(engine: Engine) {
+    let place = Place::new(engine).await;
+    let mut secrets = Secrets::default();
+    let pepper = run(program(["pepper", "new"])).await.stdout;
+    fs::write(place.path("pepper-of-test"), &pepper).unwrap();
+    secrets.keep(pepper.trim());
+
+    let process =
+        Process::start(place.arguments().into_iter().chain(["--log=trace".into()])).await;
+    let admin = secrets.keep(&place.admin_token());
+    use_every_call(&process, &admin, &mut secrets).await;
+    misuse_every_call(&process, &admin, &mut secrets).await;
+
+    check_store(&place, &secrets).await;
+    let log = process.log();
+    process.stop().await;
+    check_store(&place, &secrets).await;
+    secrets.assert_absent("the log", log.as_bytes());
+    // The search would have found what is there.
+    for known in ["CreatePersonalAccessToken", "\"DEBUG\"", "INSERT INTO"] {
+        assert!(log.contains(known), "{known} is not in the log");
+    }
+}
+
+/// Tokens made, repeated, verified, used as the caller's, and revoked.
+async fn use_every_call(process: &Process, admin: &str, secrets: &mut Secrets) {
+    let client = Client::connect(process.address, admin).await;
+    let user = CreateUserRequest { handle: "alice".to_owned(), ..Default::default() };
+    let user = client.directory().create_user(user).await.unwrap().into_inner().user.unwrap();
+    let request = CreatePersonalAccessTokenRequest {
+        name: "repeated".to_owned(),
+        request_id: Some(uuid::Uuid::now_v7().to_string()),
+        scopes: vec!["verify:tokens".to_owned(), "write:tokens".to_owned()],
+        user_id: Some(user.id.clone()),
+        ..Default::default()
+    };
+    let mut texts = Vec::new();
+    for _ in 0..3 {
+        let created = client.tokens().create_personal_access_token(request.clone()).await.unwrap();
+        texts.push(secrets.keep(&created.into_inner().token));
+    }
+    let text = texts.pop().unwrap();
+    assert!(client.verify(&text).await.unwrap().active);
+    for lost in &texts {
+        assert!(!client.verify(lost).await.unwrap().active);
+    }
+    let again = client.tokens().create_personal_access_token(request).await.unwrap().into_inner();
+    assert!(again.already_used);
+
+    let holder = Client::connect(process.address, &text).await;
+    let own = holder.create("own").await.unwrap();
+    secrets.keep(&own.token);
+    let id = own.personal_access_token.unwrap().id;
+    holder.who_am_i().await.unwrap();
+    holder.verify(&own.token).await.unwrap();
+    let update = UpdatePersonalAccessTokenRequest {
+        id: id.clone(),
+        name: Some("renamed".to_owned()),
+        ..Default::default()
+    };
+    holder.tokens().update_personal_access_token(update).await.unwrap();
+    holder.tokens().list_available_pat_scopes(ListAvailablePatScopesRequest {}).await.unwrap();
+    holder.revoke(&id).await.unwrap();
+    assert!(!holder.verify(&own.token).await.unwrap().active);
+    let dead = Client::connect(process.address, &own.token).await;
+    assert_eq!(dead.who_am_i().await.unwrap_err().code(), Code::Unauthenticated);
+
+    let list = ListPersonalAccessTokensRequest { page_size: 1, ..Default::default() };
+    client.tokens().list_personal_access_tokens(list).await.unwrap();
+    let id = own_id(&client).await;
+    client
+        .tokens()
+        .get_personal_access_token(GetPersonalAccessTokenRequest { id })
+        .await
+        .unwrap();
+    client.directory().list_users(ListUsersRequest::default()).await.unwrap();
+    client.directory().get_user(GetUserRequest { user: user.id.clone() }).await.unwrap();
+    let update =
+        UpdateUserRequest { user: user.id, is_active: Some(false), ..Default::default() };
+    client.directory().update_user(update).await.unwrap();
+    assert!(holder.who_am_i().await.is_err());
+}
+
+async fn own_id(client: &Client) -> String {
+    client.who_am_i().await.unwrap().token_id
+}
+
+/// Tokens where none belongs, and texts that are nearly tokens.
+async fn misuse_every_call(process: &Process, admin: &str, secrets: &mut Secrets) {
+    let client = Client::connect(process.address, admin).await;
+    let good = secrets.keep(&client.create("misplaced").await.unwrap().token);
+    let unknown = secrets.keep(&unknown_token());
+    let mistyped = secrets.keep(&format!("{}0{}", &good[..20], &good[21..]));
+    for text in [&unknown, &mistyped] {
+        assert!(!client.verify(text).await.unwrap().active);
+        assert!(Client::connect(process.address, text).await.who_am_i().await.is_err());
+    }
+    for text in [&good, &unknown, &mistyped] {
+        in_wrong_fields(&client, text).await;
+        in_wrong_headers(process, text).await;
+        in_wrong_places_of_http2(process, text).await;
+    }
+}
+
+async fn in_wrong_fields(client: &Client, text: &str) {
+    let text = || text.to_owned();
+    let ask = VerifyRequest { token: text(), ..Default::default() };
+    for request in [
+        VerifyRequest { required_scopes: vec![text()], ..ask.clone() },
+        VerifyRequest { workspace_id: Some(text()), ..ask.clone() },
+        VerifyRequest { client_ip: Some(text()), ..ask.clone() },
+        VerifyRequest {
+            request_method: Some(text()),
+            request_path: Some(text()),
+            ..ask.clone()
+        },
+        VerifyRequest {
+            request_method: Some("GET".to_owned()),
+            request_path: Some(format!("/{}", text())),
+            ..ask.clone()
+        },
+        VerifyRequest {
+            consistency: Some(Consistency {
+                requirement: Some(Requirement::MinRevision(text())),
+                max_stale: None,
+            }),
+            ..ask
+        },
+    ] {
+        let _ = client.verification().verify(request).await;
+    }
+    let create = CreatePersonalAccessTokenRequest { name: "n".to_owned(), ..Default::default() };
+    for request in [
+        CreatePersonalAccessTokenRequest { scopes: vec![text()], ..create.clone() },
+        CreatePersonalAccessTokenRequest { workspace_id: Some(text()), ..create.clone() },
+        CreatePersonalAccessTokenRequest { user_id: Some(text()), ..create.clone() },
+        CreatePersonalAccessTokenRequest { request_id: Some(text()), ..create.clone() },
+        CreatePersonalAccessTokenRequest { allowed_ips: vec![text()], ..create },
+    ] {
+        assert!(client.tokens().create_personal_access_token(request).await.is_err());
+    }
+    let list = ListPersonalAccessTokensRequest { page_token: text(), ..Default::default() };
+    assert!(client.tokens().list_personal_access_tokens(list).await.is_err());
+    let get = GetPersonalAccessTokenRequest { id: text() };
+    assert!(client.tokens().get_personal_access_token(get).await.is_err());
+    let revoke = RevokePersonalAccessTokenRequest { id: text(), include_descendants: true };
+    assert!(client.tokens().revoke_personal_access_token(revoke).await.is_err());
+    let update = UpdatePersonalAccessTokenRequest {
+        id: text(),
+        name: Some("n".to_owned()),
+        ..Default::default()
+    };
+    assert!(client.tokens().update_personal_access_token(update).await.is_err());
+    for user in [text(), format!("handle:{}", text()), format!("external:{}", text())] {
+        assert!(client.directory().get_user(GetUserRequest { user }).await.is_err());
+    }
+    let user = CreateUserRequest { handle: text(), ..Default::default() };
+    assert!(client.directory().create_user(user).await.is_err());
+    let list = ListUsersRequest { page_token: text(), ..Default::default() };
+    assert!(client.directory().list_users(list).await.is_err());
+}
+
+async fn in_wrong_headers(process: &Process, text: &str) {
+    let channel = connect(process.address).await;
+    for (name, value) in [
+        ("authorization", text.to_owned()),
+        ("authorization", format!("Basic {text}")),
+        ("authorization", format!("Bearer {text} {text}")),
+        ("authorization", format!("Bearer \"{text}\"")),
+        ("x-api-key", text.to_owned()),
+        ("x-request-id", text.to_owned()),
+        ("cookie", format!("token={text}")),
+        ("grpc-timeout", text.to_owned()),
+        ("grpc-encoding", text.to_owned()),
+    ] {
+        let mut request = Request::new(WhoAmIRequest {});
+        request.metadata_mut().insert(name, MetadataValue::try_from(&*value).unwrap());
+        let mut verification =
+            token_authority::proto::v1::verification_client::VerificationClient::new(
+                channel.clone(),
+            );
+        assert!(verification.who_am_i(request).await.is_err());
+    }
+}
+
+async fn in_wrong_places_of_http2(process: &Process, text: &str) {
+    let who_am_i = "/token_authority.v1.Verification/WhoAmI";
+    let paths = [
+        format!("/token_authority.v1.Verification/{text}"),
+        format!("{who_am_i}?access_token={text}"),
+        format!("/{text}"),
+        text.to_owned(),
+        format!("\\{text}"),
+        format!("/{text} /"),
+    ];
+    for path in &paths {
+        let mut connection = RawHttp2::open(process.address).await;
+        connection.request(1, path, &[], Some(&[])).await;
+        connection.end(1).await;
+    }
+    for (name, value) in [
+        ("te", text.to_owned()),
+        ("connection", text.to_owned()),
+        ("content-length", text.to_owned()),
+        ("authorization", format!("Bearer {text}\0")),
+        (":protocol", text.to_owned()),
+        (":status", text.to_owned()),
+        ("Authorization", text.to_owned()),
+    ] {
+        let mut connection = RawHttp2::open(process.address).await;
+        connection.request(1, who_am_i, &[(name, &value)], Some(&[])).await;
+        connection.end(1).await;
+    }
+    for name in [":authority", ":scheme", ":method"] {
+        let mut connection = RawHttp2::open(process.address).await;
+        connection.request_with(1, who_am_i, (name, &format!("[{text}"))).await;
+        connection.end(1).await;
+    }
+}
+
+async fn check_store(place: &Place, secrets: &Secrets) {
+    match &place.database_url {
+        Some(url) => {
+            let dump = Command::new(postgres::bin().join("pg_dump")).arg(url).output().await;
+            let dump = dump.unwrap();
+            assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+            assert_dumped(&dump.stdout);
+            secrets.assert_absent("the dump", &dump.stdout);
+        }
+        None => {
+            let mut all = Vec::new();
+            for name in ["token-authority.db", "token-authority.db-wal", "token-authority.db-shm"] {
+                let path = place.path("data").join(name);
+                let found = read_if_there(&path);
+                secrets.assert_absent(name, &found);
+                all.extend(found);
+            }
+            assert_dumped(&all);
+        }
+    }
+}
+
+/// The search looks at what is kept: it finds what is no secret.
+fn assert_dumped(found: &[u8]) {
+    for known in ["credential.create", "pat_", "$argon2id$"] {
+        assert!(found.windows(known.len()).any(|window| window == known.as_bytes()), "{known}");
+    }
+}
+
+fn read_if_there(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_default()
+}

@@ -1,0 +1,148 @@
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+/// HTTP/2 spoken by hand, to say what no library lets a client say.
+pub(crate) struct RawHttp2(TcpStream);
+
+/// How a request ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With an answer, whatever it says.
+    Answered,
+    /// The stream was reset, with this error code.
+    Reset(u32),
+    /// The connection was given up.
+    Closed,
+}
+
+impl RawHttp2 {
+    /// Says the preface and the settings, and nothing more.
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let mut connection = Self(stream);
+        connection.frame(SETTINGS, 0, 0, &[]).await;
+        connection
+    }
+
+    /// Begins a request of gRPC; `message` ends it, none leaves it open.
+    pub(crate) async fn request(
+        &mut self,
+        stream: u32,
+        path: &str,
+        more: &[(&str, &str)],
+        message: Option<&[u8]>,
+    ) {
+        let headers = [&usual(path), more].concat();
+        self.frame(HEADERS, END_HEADERS, stream, &block(&headers)).await;
+        if let Some(message) = message {
+            let mut data = vec![0];
+            data.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+            data.extend(message);
+            self.frame(DATA, END_STREAM, stream, &data).await;
+        }
+    }
+
+    /// The same, with another value for one of the usual headers.
+    pub(crate) async fn request_with(&mut self, stream: u32, path: &str, other: (&str, &str)) {
+        let headers = usual(path).map(|usual| if usual.0 == other.0 { other } else { usual });
+        self.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&headers)).await;
+    }
+
+    /// Reads on until the request ends.
+    pub(crate) async fn end(&mut self, stream: u32) -> End {
+        let ended = async {
+            loop {
+                let Some((kind, flags, of, payload)) = self.read().await else {
+                    return End::Closed;
+                };
+                match kind {
+                    SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[]).await,
+                    RST_STREAM if of == stream => {
+                        return End::Reset(u32::from_be_bytes(payload[..4].try_into().unwrap()));
+                    }
+                    HEADERS if of == stream && flags & END_STREAM != 0 => return End::Answered,
+                    GOAWAY => return End::Closed,
+                    _ => {}
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), ended).await.expect("the request ends")
+    }
+
+    async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let mut frame = Vec::from(&u32::try_from(payload.len()).unwrap().to_be_bytes()[1..]);
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        // It may be closed at the other end, which reading tells.
+        let _ = self.0.write_all(&frame).await;
+    }
+
+    /// The next frame: kind, flags, stream, payload.
+    async fn read(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        self.0.read_exact(&mut payload).await.ok()?;
+        let stream = u32::from_be_bytes(head[5..].try_into().unwrap()) & 0x7fff_ffff;
+        Some((head[3], head[4], stream, payload))
+    }
+}
+
+/// The headers of a call of gRPC.
+fn usual(path: &str) -> [(&str, &str); 6] {
+    [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", path),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+}
+
+/// Headers as HPACK has them: literals that are not indexed, their names neither.
+fn block(headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in headers {
+        block.push(0);
+        push_text(&mut block, name);
+        push_text(&mut block, value);
+    }
+    block
+}
+
+/// A text as HPACK has it, its length in the prefix of 7 bits and what is beyond
+/// in groups of 7.
+fn push_text(block: &mut Vec<u8>, text: &str) {
+    let mut length = text.len();
+    if length < 127 {
+        block.push(u8::try_from(length).unwrap());
+    } else {
+        block.push(127);
+        length -= 127;
+        while length >= 128 {
+            block.push(u8::try_from(length % 128).unwrap() | 128);
+            length /= 128;
+        }
+        block.push(u8::try_from(length).unwrap());
+    }
+    block.extend(text.as_bytes());
+}
