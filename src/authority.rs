@@ -14,7 +14,7 @@ use crate::{
     random,
     rights::{self, Denied, Right},
     store::{
-        CredentialChanges, Cursor, Kept, NewCredential, NewSecret, Refusal, Repeat, Store,
+        Actor, CredentialChanges, Cursor, Kept, NewCredential, NewSecret, Refusal, Repeat, Store,
         StoreError, Target,
     },
 };
@@ -149,7 +149,11 @@ impl Authority {
     /// A rule stood against it, or the store failed.
     pub async fn create(&self, caller: &Caller, new: NewToken) -> Result<Issued, Error> {
         let owner = self.owner(caller, &rights::CREATE_PAT, new.user.as_ref()).await?;
+        let is_foreign = owner.0 != *caller.user_id();
         let now = self.clock.now();
+        if !caller.may_make(Kind::PersonalAccessToken) {
+            return Err(Error::ExceedsCaller { field: "scopes" });
+        }
         self.check_scopes_known(&new.scopes)?;
         let issues = self.issues_for(caller, &owner, &new.scopes);
         if !issues && rights::CREATE_PAT.only_issues(caller) {
@@ -169,7 +173,7 @@ impl Authority {
         } else {
             within(&caller.found.credential.allowed_ips, new.allowed_ips)?
         };
-        let limit = if issues { None } else { caller.found.credential.expires_at };
+        let limit = if issues { None } else { caller.found.expires_at() };
         let expires_at = self.expires_at(new.expiry, limit, now)?;
 
         let (token, secret) = self.issuer.issue(now).await?;
@@ -184,10 +188,8 @@ impl Authority {
             secret,
             quota: self.policy.tokens_per_user,
         };
-        let inserted = self
-            .store
-            .insert_credential(&credential, new.repeat.as_ref(), &caller.actor(now))
-            .await;
+        let actor = Actor { as_administrator: is_foreign, ..caller.actor(now) };
+        let inserted = self.store.insert_credential(&credential, new.repeat.as_ref(), &actor).await;
         let (inserted, revision) = inserted.map_err(|error| match error {
             // Whether there is such a workspace is for administrators to know.
             StoreError::Refused(Refusal::NoWorkspace) if !caller.is_administrator() => {
@@ -207,14 +209,19 @@ impl Authority {
 
     /// The scopes that the caller could give to a token now, with their
     /// meanings: the catalogue's, as far as its own token covers them, then
-    /// control scopes.
+    /// control scopes. Who only issues tokens for others gives any of the
+    /// catalogue.
     #[must_use]
     pub fn available_scopes(&self, caller: &Caller) -> Vec<(Scope, String)> {
+        let issues = rights::CREATE_PAT.own(caller).is_err();
+        if issues && rights::CREATE_PAT.others(caller).is_err() {
+            return Vec::new();
+        }
         let own = caller.scopes();
         let listed = |scope: &Scope| self.policy.catalogue.0.iter().any(|it| it.scope == *scope);
         let mut available: Vec<(Scope, String)> = Vec::new();
         for entry in &self.policy.catalogue.0 {
-            if caller.covers(&entry.scope) {
+            if issues || caller.covers(&entry.scope) {
                 available.push((entry.scope.clone(), entry.description.clone()));
             } else {
                 // Each once: under an entry of its own, else under the first that covers it.
@@ -228,6 +235,7 @@ impl Authority {
         }
         let control = ControlScope::ALL
             .into_iter()
+            .filter(|_| !issues)
             .filter(|control| caller.covers(&control.to_scope()) && may_grant(caller, *control))
             .map(|control| (control.to_scope(), control.meaning().to_owned()));
         available.extend(control);
@@ -279,7 +287,7 @@ impl Authority {
         changes: &CredentialChanges,
     ) -> Result<(Kept, Revision), Error> {
         let owner = self.reach(caller, &rights::UPDATE_PAT, id).await?;
-        let actor = caller.actor(self.clock.now());
+        let actor = self.actor(caller, owner.as_ref());
         self.store
             .update_credential(target(id, owner.as_ref()), changes, &actor)
             .await?
@@ -305,17 +313,28 @@ impl Authority {
         } else {
             self.reach(caller, &rights::REVOKE_PAT, id).await?
         };
+        let actor = self.actor(caller, owner.as_ref());
+        let target = target(id, owner.as_ref());
+        // Itself first, in a transaction of its own: it may have been used to make
+        // more than one can revoke.
+        let mut revoke_descendants = false;
         loop {
-            let actor = caller.actor(self.clock.now());
             let (revoked, revision) = self
                 .store
-                .revoke_credential(target(id, owner.as_ref()), descendants, &actor)
+                .revoke_credential(target, revoke_descendants, &actor)
                 .await?
                 .ok_or(Error::NotFound(TOKEN))?;
-            if !revoked.more {
+            if revoke_descendants == descendants && !revoked.more {
                 return Ok((revoked.kept, revision));
             }
+            revoke_descendants = descendants;
         }
+    }
+
+    /// The caller, as one who reaches the tokens of `owner`; `None`: everybody's.
+    fn actor(&self, caller: &Caller, owner: Option<&UserId>) -> Actor {
+        let as_administrator = owner != Some(caller.user_id());
+        Actor { as_administrator, ..caller.actor(self.clock.now()) }
     }
 
     /// The user that a request is about, and whether it is an administrator.

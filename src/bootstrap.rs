@@ -2,6 +2,7 @@
 //! token for it.
 
 use std::{
+    fmt::Display,
     fs::{self, OpenOptions},
     io::{self, IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -13,7 +14,10 @@ use zeroize::Zeroizing;
 use crate::{
     authority::Issuer,
     clock::Clock,
-    domain::{ClusterId, ControlScope, CredentialId, Detail, Pepper, Timestamp, Token, UserKind},
+    domain::{
+        ClusterId, ControlScope, CredentialId, Detail, PatPrefix, Pepper, Timestamp, Token,
+        UserKind,
+    },
     random,
     server::StartError,
     store::{Actor, Bootstrap, Identity, NewCredential, NewUser, Store},
@@ -45,13 +49,14 @@ pub async fn bootstrap(
     issuer: &Issuer,
     cluster_id: &ClusterId,
     first_token: &FirstToken,
+    accepted: &[PatPrefix],
 ) -> Result<(), StartError> {
     let now = clock.now();
     let given = match first_token {
-        FirstToken::Given(path) => Some(read_token("bootstrap-token-file", path)?),
+        FirstToken::Given(path) => Some(read_token("bootstrap-token-file", path, accepted)?),
         FirstToken::Made(directory) => {
             let path = directory.join(TOKEN_FILE);
-            path.exists().then(|| read_token("data-dir", &path)).transpose()?
+            path.exists().then(|| read_token("data-dir", &path, accepted)).transpose()?
         }
     };
     let is_made = given.is_none();
@@ -63,6 +68,7 @@ pub async fn bootstrap(
         ip: None,
         request_id: None,
         at: now,
+        as_administrator: false,
     };
     let write = || match first_token {
         FirstToken::Made(directory) if is_made => write_token(directory, &token),
@@ -123,20 +129,25 @@ async fn first(
     Ok(Bootstrap { identity, administrator, credential })
 }
 
-fn read_token(setting: &'static str, path: &Path) -> Result<Token, StartError> {
+fn read_token(
+    setting: &'static str,
+    path: &Path,
+    accepted: &[PatPrefix],
+) -> Result<Token, StartError> {
     let text = Zeroizing::new(
         fs::read_to_string(path)
             .map_err(|error| StartError::new(setting, format!("{}: {error}", path.display())))?,
     );
-    text.trim().parse().map_err(|_| {
-        StartError::new(
-            setting,
-            format!(
-                "{} holds no personal access token: token-authority token new makes one",
-                path.display()
-            ),
-        )
-    })
+    let token: Token = text.trim().parse().map_err(|_| {
+        let reason = "holds no personal access token: token-authority token new makes one";
+        StartError::new(setting, format!("{} {reason}", path.display()))
+    })?;
+    if accepted.iter().any(|prefix| prefix.as_str() == token.prefix()) {
+        Ok(token)
+    } else {
+        let reason = "holds a token whose prefix is none of pat-prefix";
+        Err(StartError::new(setting, format!("{} {reason}", path.display())))
+    }
 }
 
 fn write_token(directory: &Path, token: &Token) -> io::Result<()> {
@@ -149,12 +160,18 @@ fn write_token(directory: &Path, token: &Token) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// It can't be read or written.
-pub fn embedded_pepper(directory: &Path) -> Result<Pepper, StartError> {
+/// It can't be read or written, or it is gone from a store that is not new.
+pub fn embedded_pepper(directory: &Path, is_new: bool) -> Result<Pepper, StartError> {
     let path = directory.join("pepper");
-    if !path.exists() {
-        write_secret(&path, &Pepper::to_file(&random::bytes()))
-            .map_err(|error| StartError::new("data-dir", format!("{}: {error}", path.display())))?;
+    let wrong =
+        |reason: &dyn Display| StartError::new("data-dir", format!("{}: {reason}", path.display()));
+    match (path.exists(), is_new) {
+        (true, _) => {}
+        (false, true) => {
+            write_secret(&path, &Pepper::to_file(&random::bytes()))
+                .map_err(|error| wrong(&error))?;
+        }
+        (false, false) => return Err(wrong(&"is gone: no token can be verified without it")),
     }
     read_pepper("data-dir", &path)
 }

@@ -51,7 +51,7 @@ impl Caller {
         self.found.owner.is_admin
     }
 
-    /// The workspace beyond which it reaches nothing.
+    /// The workspace that its token is bound to.
     #[must_use]
     pub fn workspace_id(&self) -> Option<&str> {
         self.found.credential.workspace.as_ref().map(|binding| binding.workspace_id.as_str())
@@ -66,6 +66,13 @@ impl Caller {
             Kind::PersonalAccessToken => self.scopes().covers(scope),
             Kind::ApiClientAuthorization => held.iter().any(|held| held == "all"),
         }
+    }
+
+    /// Whether its token may make one of `kind`: of the other kind only one that may
+    /// do everything.
+    #[must_use]
+    pub fn may_make(&self, kind: Kind) -> bool {
+        self.found.credential.kind() == kind || self.covers(&ControlScope::AdminAll.to_scope())
     }
 
     /// Whether its token may be used for the RPC at `path` by one of these
@@ -85,16 +92,29 @@ impl Caller {
         }
     }
 
-    /// The scopes of its personal access token.
+    /// Whether its personal access token has a control scope by its own name.
     #[must_use]
-    pub fn scopes(&self) -> ScopeSet {
-        self.found.credential.scopes.iter().filter_map(|text| text.parse().ok()).collect()
+    pub fn is_given(&self, control: ControlScope) -> bool {
+        self.scopes().iter().any(|scope| scope.control() == Some(control))
     }
 
-    /// What the audit row says of a change that it makes at `at`.
+    /// The scopes of its personal access token; none of the other kind.
+    #[must_use]
+    pub fn scopes(&self) -> ScopeSet {
+        match self.found.credential.kind() {
+            Kind::PersonalAccessToken => {
+                self.found.credential.scopes.iter().filter_map(|text| text.parse().ok()).collect()
+            }
+            Kind::ApiClientAuthorization => ScopeSet::default(),
+        }
+    }
+
+    /// Who makes a change at `at`, for the audit row, and so that the store can see
+    /// that the caller still may when it is made.
     #[must_use]
     pub fn actor(&self, at: Timestamp) -> Actor {
         Actor {
+            as_administrator: false,
             user_id: self.user_id().clone(),
             token_id: Some(self.token_id().clone()),
             ip: self.ip,

@@ -167,9 +167,9 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// TOML file with settings
-    #[arg(long, env = "TOKEN_AUTHORITY_CONFIG")]
-    pub config: Option<PathBuf>,
+    /// How long expired and revoked tokens are kept before they are forgotten
+    #[arg(long, env = "TOKEN_AUTHORITY_KEEP_DEAD", default_value = "90d")]
+    pub keep_dead: Span,
 }
 
 /// Settings of the store.
@@ -180,7 +180,8 @@ pub struct StoreSettings {
     pub data_dir: PathBuf,
 
     /// URL of the PostgreSQL database, postgres://USER@HOST/NAME; unset: the embedded store. With a
-    /// password in it, not on the command line
+    /// password in it, not on the command line. On another machine its certificate is verified
+    /// unless the URL names another sslmode
     #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<Hidden>,
 
@@ -200,6 +201,10 @@ pub struct StoreSettings {
     /// What to do with a schema that is older than the program
     #[arg(long, env = "TOKEN_AUTHORITY_MIGRATE", default_value = "auto")]
     pub migrate: Migrate,
+
+    /// TOML file with settings
+    #[arg(long, env = "TOKEN_AUTHORITY_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 impl StoreSettings {
@@ -315,7 +320,8 @@ pub enum ConfigError {
 }
 
 fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
-    matches.subcommand_matches("serve")?.get_one::<PathBuf>("config").cloned()
+    let (_, matches) = matches.subcommand()?;
+    matches.try_get_one::<PathBuf>("config").ok()?.cloned()
 }
 
 /// The command with the values in a TOML file as its defaults.
@@ -340,9 +346,18 @@ fn with_file(mut command: clap::Command, path: &PathBuf) -> Result<clap::Command
         };
         let texts: Vec<String> = texts
             .ok_or_else(|| wrong(format!("{key} must be a text, a number or a list of these")))?;
-        command = command.mut_subcommand("serve", |serve| {
-            serve.mut_arg(id, |argument| argument.default_values(texts))
-        });
+        for name in ["serve", "migrate"] {
+            command = command.mut_subcommand(name, |command| {
+                // Each takes of the file what it knows.
+                let knows = command.get_arguments().any(|argument| argument.get_id() == &*id);
+                let texts = texts.clone();
+                let id = id.clone();
+                if !knows {
+                    return command;
+                }
+                command.mut_arg(id, |argument| argument.default_values(texts))
+            });
+        }
     }
     Ok(command)
 }

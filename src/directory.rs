@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     random,
     rights::{self, Denied},
-    store::{Cursor, NewUser, Store, UserChanges, UserFilter},
+    store::{Actor, Cursor, NewUser, Store, UserChanges, UserFilter},
 };
 
 /// Makes, shows and changes users.
@@ -67,7 +67,7 @@ impl Directory {
             is_active: new.is_active,
             external_id: new.external_id,
         };
-        Ok(self.store.insert_user(&user, &caller.actor(self.clock.now())).await?)
+        Ok(self.store.insert_user(&user, &self.administrator(caller)).await?)
     }
 
     /// One user: the caller's own, or any for an administrator.
@@ -118,9 +118,14 @@ impl Directory {
         rights::UPDATE_USER.others(caller)?;
         check_may_appoint(caller, changes.is_admin.is_some())?;
         self.store
-            .update_user(name, changes, &caller.actor(self.clock.now()))
+            .update_user(name, changes, &self.administrator(caller))
             .await?
             .ok_or(Error::NotFound("user"))
+    }
+
+    /// The caller, as one who may change the directory.
+    fn administrator(&self, caller: &Caller) -> Actor {
+        Actor { as_administrator: true, ..caller.actor(self.clock.now()) }
     }
 }
 

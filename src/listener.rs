@@ -1,5 +1,5 @@
-//! Accepts connections, with TLS or without, at most so many, and none that
-//! says nothing.
+//! Accepts connections, with TLS or without, at most so many, and none that does
+//! not soon say that it speaks HTTP/2.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
@@ -22,8 +22,10 @@ use tonic::transport::server::Connected;
 
 use crate::tls::Tls;
 
-/// How long a client may take to say its first byte, and for the TLS handshake.
-const FIRST_WORD: Duration = Duration::from_secs(10);
+/// How long a client may take for the TLS handshake and to say what it speaks.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long to wait when the system has no socket to give.
 const NO_SOCKET: Duration = Duration::from_millis(50);
@@ -35,6 +37,8 @@ pub struct Peer(pub SocketAddr);
 /// A connection that is ready for HTTP/2.
 pub struct Connection {
     io: Box<dyn Io>,
+    /// What was read of it already and is to be read again.
+    unread: &'static [u8],
     peer: Peer,
     _place: OwnedSemaphorePermit,
 }
@@ -71,14 +75,15 @@ pub fn connections(
             };
             let (ready, tls) = (ready.clone(), tls.clone());
             tokio::spawn(async move {
-                match timeout(FIRST_WORD, open(stream, tls)).await {
+                match timeout(FIRST_WORDS, open(stream, tls)).await {
                     Ok(Ok(io)) => {
-                        let connection = Connection { io, peer: Peer(peer), _place: place };
+                        let connection =
+                            Connection { io, unread: PREFACE, peer: Peer(peer), _place: place };
                         // Nobody takes it any more when the server is stopping.
                         let _ = ready.send(Ok(connection)).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "connection refused"),
-                    Err(_) => tracing::debug!(%peer, "connection said nothing"),
+                    Err(_) => tracing::debug!(%peer, "connection did not say what it speaks"),
                 }
             });
         }
@@ -86,12 +91,20 @@ pub fn connections(
     ReceiverStream::new(stream)
 }
 
+/// Makes the TLS handshake and reads HTTP/2's connection preface (RFC 9113,
+/// section 3.4): what comes after it is bounded by keepalive.
 async fn open(stream: TcpStream, tls: Option<Arc<Tls>>) -> io::Result<Box<dyn Io>> {
     stream.set_nodelay(true)?;
-    stream.readable().await?;
-    match tls {
-        None => Ok(Box::new(stream)),
-        Some(tls) => Ok(Box::new(TlsAcceptor::from(tls.current()).accept(stream).await?)),
+    let mut io: Box<dyn Io> = match tls {
+        None => Box::new(stream),
+        Some(tls) => Box::new(TlsAcceptor::from(tls.current()).accept(stream).await?),
+    };
+    let mut preface = [0; PREFACE.len()];
+    io.read_exact(&mut preface).await?;
+    if preface == *PREFACE {
+        Ok(io)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP/2"))
     }
 }
 
@@ -109,6 +122,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            let (now, later) = self.unread.split_at(length);
+            buffer.put_slice(now);
+            self.unread = later;
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }

@@ -103,12 +103,13 @@ impl Right {
     ///
     /// Its token's scopes do not allow it.
     pub fn own(&self, caller: &Caller) -> Result<(), Denied> {
-        // A PAT that verifies was given the scope by an administrator; an API
-        // client authorization has no such scope, so its user has to be one.
-        let verifies = self.own == [VerifyTokens]
-            && caller.found.credential.kind() == Kind::ApiClientAuthorization;
-        if verifies && !caller.is_administrator() {
-            return Err(Denied::Role);
+        // Who verifies is an administrator, or was given that very scope by one.
+        if self.own == [VerifyTokens] && !caller.is_administrator() {
+            return match caller.found.credential.kind() {
+                Kind::PersonalAccessToken if caller.is_given(VerifyTokens) => Ok(()),
+                Kind::PersonalAccessToken => Err(Denied::Scope),
+                Kind::ApiClientAuthorization => Err(Denied::Role),
+            };
         }
         if caller.allowed(self.path, self.own) { Ok(()) } else { Err(Denied::Scope) }
     }
@@ -122,6 +123,8 @@ impl Right {
         match self.others {
             Same => self.own(caller),
             Administrators(_) if !caller.is_administrator() => Err(Denied::Role),
+            // A token that is bound to a workspace reaches beyond it for nothing.
+            Administrators(_) if caller.workspace_id().is_some() => Err(Denied::Scope),
             Administrators(scopes) if caller.allowed(self.path, scopes) => Ok(()),
             Administrators(_) => Err(Denied::Scope),
         }

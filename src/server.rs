@@ -25,13 +25,24 @@ use crate::{
     grpc::{self, gate::Gate},
     hashing::Hasher,
     listener, proto,
-    store::{self, PoolLimits, Store, StoreError},
+    store::{self, Actor, PoolLimits, Store, StoreError},
     tls::{Tls, TlsFiles},
     verifier::Verifier,
 };
 
 /// How often the store is asked whether it is there, for the health service.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often what has been dead for long is looked for, and the pause after some
+/// was found.
+const PURGE_INTERVAL: Duration = Duration::from_mins(10);
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a connection lives, so that clients spread over new processes.
+const CONNECTION_AGE: Duration = Duration::from_hours(1);
+
+/// The largest request to the services that ask for no token, in bytes.
+const MAX_OPEN_REQUEST: usize = 4 * 1024;
 
 /// How often the files of the certificates are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,6 +81,7 @@ pub struct Server {
     gate: Gate,
     tls: Option<Arc<Tls>>,
     store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
     health: HealthReporter,
     settings: Settings,
 }
@@ -104,25 +116,36 @@ impl Server {
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
         let gate = Gate::new(
             Arc::clone(&verifier),
-            clock,
+            Arc::clone(&clock),
             settings.max_calls as usize,
             settings.call_deadline.into(),
         );
 
         let (health, health_service) = tonic_health::server::health_reporter();
-        let mut routes = grpc::routes(verifier, authority, directory).add_service(health_service);
+        let mut routes = grpc::routes(verifier, authority, directory)
+            .add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {
             let built = "the descriptors are generated";
             routes = routes
-                .add_service(reflection().build_v1().expect(built))
-                .add_service(reflection().build_v1alpha().expect(built));
+                .add_service(
+                    reflection()
+                        .build_v1()
+                        .expect(built)
+                        .max_decoding_message_size(MAX_OPEN_REQUEST),
+                )
+                .add_service(
+                    reflection()
+                        .build_v1alpha()
+                        .expect(built)
+                        .max_decoding_message_size(MAX_OPEN_REQUEST),
+                );
         }
         let listener = TcpListener::bind(settings.grpc_listen)
             .await
             .map_err(|error| StartError::new("grpc-listen", error))?;
         let address =
             listener.local_addr().map_err(|error| StartError::new("grpc-listen", error))?;
-        Ok(Self { listener, address, routes, gate, tls, store, health, settings })
+        Ok(Self { listener, address, routes, gate, tls, store, clock, health, settings })
     }
 
     /// Where it listens.
@@ -145,7 +168,8 @@ impl Server {
     /// The transport failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
         set_health(&self.health, true).await;
-        let watched = watch_store(Arc::clone(&self.store), self.health.clone());
+        let mut watched = watch_store(Arc::clone(&self.store), self.health.clone());
+        let purged = purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
         let reloaded = self.tls.clone().map(reload_certificates);
         let limits = &self.settings;
         let incoming =
@@ -155,6 +179,7 @@ impl Server {
             .max_concurrent_streams(limits.max_streams)
             .http2_max_header_list_size(16 * 1024)
             .http2_max_pending_accept_reset_streams(Some(20))
+            .max_connection_age(CONNECTION_AGE)
             .http2_keepalive_interval(Some(Duration::from_secs(60)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .layer(self.gate)
@@ -167,6 +192,8 @@ impl Server {
             served = &mut serving => served,
             () = stop => {
                 watched.abort();
+                // It may be in the middle of saying the opposite.
+                let _ = (&mut watched).await;
                 set_health(&self.health, false).await;
                 tracing::info!("stopping");
                 let _ = drain.send(());
@@ -181,6 +208,7 @@ impl Server {
             }
         };
         watched.abort();
+        purged.abort();
         if let Some(reloaded) = reloaded {
             reloaded.abort();
         }
@@ -229,8 +257,11 @@ fn make_directory(path: &Path) -> Result<(), StartError> {
 async fn peppers(settings: &Settings, store: &dyn Store) -> Result<Peppers, StartError> {
     let files = &settings.pepper_file;
     let embedded = settings.store.database_url()?.is_none();
+    let identity = store.identity().await?;
     let all = match files.as_slice() {
-        [] if embedded => vec![bootstrap::embedded_pepper(&settings.store.data_dir)?],
+        [] if embedded => {
+            vec![bootstrap::embedded_pepper(&settings.store.data_dir, identity.is_none())?]
+        }
         [] => {
             return Err(StartError::new(
                 "pepper-file",
@@ -243,7 +274,7 @@ async fn peppers(settings: &Settings, store: &dyn Store) -> Result<Peppers, Star
             .collect::<Result<_, _>>()?,
     };
     let peppers = Peppers::new(all).map_err(|error| StartError::new("pepper-file", error))?;
-    match store.identity().await? {
+    match identity {
         None => Ok(peppers),
         Some(identity) => peppers.with_current(&identity.current_pepper).ok_or_else(|| {
             let id = identity.current_pepper.as_str();
@@ -280,7 +311,9 @@ async fn identity(
                 FirstToken::Made(settings.store.data_dir.clone())
             }
         };
-        bootstrap::bootstrap(store, clock, issuer, &settings.cluster_id, &first_token).await?;
+        let accepted = &settings.pat_prefix;
+        bootstrap::bootstrap(store, clock, issuer, &settings.cluster_id, &first_token, accepted)
+            .await?;
     }
     let identity = store
         .identity()
@@ -342,13 +375,48 @@ fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, StartError> {
         .map_err(|error| StartError::new("tls-cert", error))
 }
 
-/// Tells the health service whether the store can be asked, until aborted.
+/// Tells the health service when the store, which was there, can no longer be
+/// asked and when it can again, until aborted.
 fn watch_store(store: Arc<dyn Store>, health: HealthReporter) -> JoinHandle<()> {
     tokio::spawn(async move {
+        let mut told = true;
         loop {
             let asked = tokio::time::timeout(HEALTH_INTERVAL, store.head()).await;
-            set_health(&health, matches!(asked, Ok(Ok(_)))).await;
+            let serving = matches!(asked, Ok(Ok(_)));
+            // Whoever watches would be told what it knows each time.
+            if serving != told {
+                set_health(&health, serving).await;
+                told = serving;
+            }
             tokio::time::sleep(HEALTH_INTERVAL).await;
+        }
+    })
+}
+
+/// Forgets now and then what has been dead for as long as the settings keep it.
+fn purge(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: &Settings) -> JoinHandle<()> {
+    let keep = settings.keep_dead.into();
+    let user_id = settings.cluster_id.system_user();
+    tokio::spawn(async move {
+        loop {
+            let at = clock.now();
+            let actor = Actor {
+                user_id: user_id.clone(),
+                token_id: None,
+                ip: None,
+                request_id: None,
+                at,
+                as_administrator: false,
+            };
+            match store.purge(at.saturating_sub(keep), &actor).await {
+                // There may be more.
+                Ok(1..) => tokio::time::sleep(PURGE_PAUSE).await,
+                Ok(0) => tokio::time::sleep(PURGE_INTERVAL).await,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing purged");
+                    tokio::time::sleep(PURGE_INTERVAL).await;
+                }
+            }
         }
     })
 }

@@ -29,6 +29,7 @@ pub struct TlsFiles {
 pub struct Tls {
     files: TlsFiles,
     used: RwLock<Arc<ServerConfig>>,
+    /// What the files held when they were last looked at; none: one was unreadable.
     seen: RwLock<Vec<Vec<u8>>>,
 }
 
@@ -67,21 +68,16 @@ impl Tls {
     /// Reads the files again if they changed. Bad ones are said in the log, once,
     /// and those in use stay in use.
     pub fn reload(&self) {
-        let contents = match read(&self.files) {
-            Ok(contents) => contents,
-            Err(error) => {
-                tracing::warn!(error = %error, "certificates not replaced");
-                return;
-            }
-        };
+        let read = read(&self.files);
         {
             let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+            let contents = read.as_ref().map_or(Vec::new(), Clone::clone);
             if *seen == contents {
                 return;
             }
-            seen.clone_from(&contents);
+            *seen = contents;
         }
-        match config(&self.files, &contents) {
+        match read.and_then(|contents| config(&self.files, &contents)) {
             Ok(config) => {
                 *self.used.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 tracing::info!("certificates replaced");

@@ -127,14 +127,13 @@ impl Verifier {
         let (found, revision) = self.store.find(&self.peppers.digests(token), workspaces).await?;
         let Some(found) = found.map(Box::new) else { return Ok((Answer::NotFound, revision)) };
         let now = self.clock.now();
+        // The first proof ends the time in which a repeated request may replace the
+        // secret, so it has to be noted before the answer.
+        if found.secret.proved_at.is_none() && !self.store.prove(&found.secret.id, now).await? {
+            return Ok((Answer::NotFound, revision));
+        }
         let answer = match found.verdict(requirement, now) {
-            Verdict::Active => {
-                // The first proof ends the time in which a repeated request may
-                // replace the secret, so it has to be noted before the answer.
-                let proved = found.secret.proved_at.is_some()
-                    || self.store.prove(&found.secret.id, now).await?;
-                if proved { Answer::Active(found) } else { Answer::NotFound }
-            }
+            Verdict::Active => Answer::Active(found),
             Verdict::Refused(Reason::NotFound) => Answer::NotFound,
             Verdict::Refused(reason) => Answer::Refused(reason, found),
         };

@@ -147,7 +147,7 @@ impl Found {
         if let Some(reason) = self.dead(now) {
             return Some(reason);
         }
-        if !self.serves_in(requirement.workspace_id.as_deref()) {
+        if !self.serves_in(requirement) {
             return Some(Reason::WrongWorkspace);
         }
         if !self.credential.allowed_ips.allow(requirement.client_ip) {
@@ -195,11 +195,15 @@ impl Found {
         }
     }
 
-    fn serves_in(&self, required: Option<&str>) -> bool {
-        match (required, &self.credential.workspace) {
-            (None, _) => true,
-            (Some(required), Some(bound)) => bound.workspace_id == required,
-            (Some(_), None) => self.member_of_required,
+    fn serves_in(&self, requirement: &Requirement) -> bool {
+        let Some(required) = &requirement.workspace_id else { return true };
+        // Who is a member of other workspaces is not for a bound asker to know.
+        if requirement.askers_workspace_id.as_ref().is_some_and(|askers| askers != required) {
+            return false;
+        }
+        match &self.credential.workspace {
+            Some(bound) => bound.workspace_id == *required,
+            None => self.member_of_required,
         }
     }
 
@@ -396,6 +400,9 @@ mod tests {
         assert_eq!(reason(&unbound, &asker("w")), Some(Reason::NotFound));
         unbound.member_of_askers = true;
         assert_eq!(reason(&unbound, &asker("w")), None);
+        unbound.member_of_required = true;
+        let of_another = Requirement { workspace_id: Some("v".to_owned()), ..asker("w") };
+        assert_eq!(reason(&unbound, &of_another), Some(Reason::WrongWorkspace));
     }
 
     #[test]

@@ -2,7 +2,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     caller,
-    parse::{Fields, cut, list_of},
+    parse::{Fields, list_of, page},
     to_timestamp,
 };
 use crate::{
@@ -78,15 +78,10 @@ impl proto::directory_server::Directory for Service {
         };
         fields.check()?;
 
-        let mut page = self.0.list_users(&caller, &filter, after.as_ref(), size + 1).await?;
-        let next_page_token = cut(&mut page, size, list, |user| Cursor {
-            created_at: user.created_at,
-            id: user.id.to_string(),
-        });
-        Ok(Response::new(proto::ListUsersResponse {
-            users: page.into_iter().map(message).collect(),
-            next_page_token,
-        }))
+        let rows = self.0.list_users(&caller, &filter, after.as_ref(), size + 1).await?;
+        let cursor = |user: &User| Cursor { created_at: user.created_at, id: user.id.to_string() };
+        let (users, next_page_token) = page(rows, size, list, cursor, message);
+        Ok(Response::new(proto::ListUsersResponse { users, next_page_token }))
     }
 
     async fn update_user(

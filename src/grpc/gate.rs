@@ -30,6 +30,9 @@ const REQUEST_ID: &str = "x-request-id";
 /// Services that ask nothing of their callers.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
+/// How many calls of those may be under way at once.
+const OPEN_CALLS: usize = 64;
+
 /// tonic answers the deadline of `grpc-timeout` with CANCELLED; the gate does so
 /// this much earlier, with DEADLINE_EXCEEDED.
 const BEFORE_TONIC: Duration = Duration::from_millis(2);
@@ -41,7 +44,8 @@ pub struct Gate(Arc<Shared>);
 struct Shared {
     verifier: Arc<Verifier>,
     clock: Arc<dyn Clock>,
-    room: Arc<Semaphore>,
+    room: Semaphore,
+    open_room: Semaphore,
     longest: Duration,
 }
 
@@ -54,7 +58,13 @@ impl Gate {
         calls: usize,
         longest: Duration,
     ) -> Self {
-        Self(Arc::new(Shared { verifier, clock, room: Arc::new(Semaphore::new(calls)), longest }))
+        Self(Arc::new(Shared {
+            verifier,
+            clock,
+            room: Semaphore::new(calls),
+            open_room: Semaphore::new(OPEN_CALLS),
+            longest,
+        }))
     }
 }
 
@@ -112,9 +122,11 @@ impl Shared {
     {
         let path = request.uri().path();
         if OPEN.iter().any(|open| path.starts_with(open)) {
-            // Under load too: who asks for health would take no answer for a bad one.
-            let Ok(response) = inner.call(request).await;
-            return Ok(response);
+            // Room of its own: nobody shows a token to take it, and who asks for health
+            // under load would take no answer for a bad one.
+            let Ok(_room) = self.open_room.try_acquire() else { return Err(status::overloaded()) };
+            let answer = tokio::time::timeout(self.longest, inner.call(request)).await;
+            return answer.map_or_else(|_| Err(too_late()), |Ok(response)| Ok(response));
         }
         let Ok(_room) = self.room.try_acquire() else { return Err(status::overloaded()) };
         let Some(right) = Right::of(path) else {
@@ -128,17 +140,15 @@ impl Shared {
             request_id: self.request_id(request.headers()),
             ip: request.extensions().get::<Peer>().map(|peer| peer.0.ip()),
         };
+        let mut caller = None;
         let answer = tokio::time::timeout(deadline.saturating_sub(BEFORE_TONIC), async {
-            let caller = self.caller(request.headers_mut(), &call).await?;
-            request.extensions_mut().insert(caller.clone());
+            let found = self.caller(request.headers_mut(), &call).await?;
+            request.extensions_mut().insert(found.clone());
+            caller = Some(found);
             let Ok(response) = inner.call(request).await;
-            Ok((response, caller))
+            Ok(response)
         });
-        let (answer, caller) = match answer.await {
-            Ok(Ok((response, caller))) => (Ok(response), Some(caller)),
-            Ok(Err(status)) => (Err(status), None),
-            Err(_) => (Err(Status::deadline_exceeded("the call took longer than it may")), None),
-        };
+        let answer = answer.await.unwrap_or_else(|_| Err(too_late()));
         call.log(code(&answer), caller.as_ref(), started.elapsed());
         let mut response = answer.unwrap_or_else(|status| status.into_http());
         if let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
@@ -179,6 +189,10 @@ fn is_request_id(text: &str) -> bool {
         && text.split(|c: char| !c.is_ascii_alphanumeric()).all(|word| word.len() < 43)
 }
 
+fn too_late() -> Status {
+    Status::deadline_exceeded("the call took longer than it may")
+}
+
 /// What the log says of a call.
 struct Call {
     right: &'static Right,
@@ -202,7 +216,9 @@ impl Call {
                 )
             };
         }
-        if self.right == &rights::VERIFY { log!(debug) } else { log!(info) }
+        // Whoever has no token must not be able to fill the log.
+        let is_quiet = self.right == &rights::VERIFY || caller.is_none();
+        if is_quiet { log!(debug) } else { log!(info) }
     }
 }
 

@@ -18,6 +18,12 @@ use crate::{
 const DEFAULT_PAGE: i64 = 100;
 const MAX_PAGE: i64 = 1_000;
 
+/// A page ends before it is larger than this, in bytes: clients refuse 4 MiB.
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// How many fields an error names at most.
+const MAX_VIOLATIONS: usize = 16;
+
 /// What is wrong with the fields of one request.
 #[derive(Default)]
 pub(super) struct Fields {
@@ -27,7 +33,10 @@ pub(super) struct Fields {
 impl Fields {
     /// Notes that a field holds what it may not.
     pub(super) fn wrong(&mut self, field: impl Into<String>, reason: impl ToString) {
-        self.violations.push((field.into(), reason.to_string()));
+        // They travel in a header, which clients take only so long.
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push((field.into(), reason.to_string()));
+        }
     }
 
     /// Parses a field; `None` is noted.
@@ -118,9 +127,12 @@ impl Fields {
     /// Which fields an update is to change, of those that it knows.
     pub(super) fn mask(&mut self, mask: Option<FieldMask>, known: &[&str]) -> Mask {
         let Some(mask) = mask else { return Mask(None) };
-        for path in &mask.paths {
+        for (at, path) in mask.paths.iter().enumerate() {
             if !known.contains(&path.as_str()) {
-                self.wrong("update_mask", format!("names {path:?}, which can't be updated"));
+                self.wrong(
+                    format!("update_mask.paths[{at}]"),
+                    "names no field that can be updated",
+                );
             }
         }
         Mask(Some(mask.paths))
@@ -185,20 +197,29 @@ pub(super) fn list_of(right: &Right, request: &impl Message) -> u32 {
     crc32fast::hash(&[right.path.as_bytes(), &request.encode_to_vec()].concat())
 }
 
-/// Cuts a page to its size, of which one more than that was read, and gives the
-/// token of the next; empty if there is none.
-pub(super) fn cut<T>(
-    page: &mut Vec<T>,
+/// One page of a list, of whose rows one more than its size was read, and the
+/// token of the next page; empty if there is none.
+pub(super) fn page<T, M: Message>(
+    rows: Vec<T>,
     size: i64,
     list: u32,
     cursor: impl Fn(&T) -> Cursor,
-) -> String {
+    message: impl Fn(T) -> M,
+) -> (Vec<M>, String) {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if page.len() <= size {
-        return String::new();
+    let (mut messages, mut bytes, mut last) = (Vec::new(), 0, None);
+    for row in rows {
+        let place = cursor(&row);
+        let message = message(row);
+        bytes += message.encoded_len();
+        let is_full = messages.len() == size || (bytes > MAX_PAGE_BYTES && !messages.is_empty());
+        if is_full {
+            return (messages, last.map(|last| page_token(&last, list)).unwrap_or_default());
+        }
+        messages.push(message);
+        last = Some(place);
     }
-    page.truncate(size);
-    page.last().map(|last| page_token(&cursor(last), list)).unwrap_or_default()
+    (messages, String::new())
 }
 
 /// The token of the page after the row at `cursor`, for one request.

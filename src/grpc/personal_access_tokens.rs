@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use prost::Message as _;
+use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{
     caller,
-    parse::{Fields, cut, list_of},
+    parse::{Fields, list_of, page},
     to_timestamp,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     caller::Caller,
     domain::{self, Detail},
     proto::v1::{self as proto, create_personal_access_token_request as create_request},
-    rights,
+    rights::{self, Right},
     store::{CredentialChanges, Cursor, Kept, Repeat},
 };
 
@@ -72,16 +72,18 @@ impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
         let user = fields.parse_if_set("user_id", request.user_id.as_deref());
         fields.check()?;
 
-        let mut page = self
+        let rows = self
             .0
             .list(&caller, user.as_ref(), request.show_revoked, after.as_ref(), size + 1)
             .await?;
-        let next_page_token = cut(&mut page, size, list, |kept| Cursor {
+        let cursor = |kept: &Kept| Cursor {
             created_at: kept.credential.created_at,
             id: kept.credential.id.0.clone(),
-        });
+        };
+        let (personal_access_tokens, next_page_token) =
+            page(rows, size, list, cursor, |kept| self.message(kept));
         Ok(Response::new(proto::ListPersonalAccessTokensResponse {
-            personal_access_tokens: page.into_iter().map(|kept| self.message(kept)).collect(),
+            personal_access_tokens,
             available_scopes: available_scopes(&self.0, &caller),
             next_page_token,
         }))
@@ -175,7 +177,9 @@ impl Service {
             allowed_ips: credential.allowed_ips.to_texts(),
             state: state.into(),
             revoked_at: credential.revoked_at.map(to_timestamp),
-            created_by_user_id: Some(credential.created_by_user_id.to_string()),
+            created_by_user_id: Some(credential.created_by_user_id)
+                .filter(|id| !id.is_system())
+                .map(|id| id.to_string()),
             created_by_token_id: credential.created_by_token_id.map(|id| id.0),
             current_secret_created_at: Some(to_timestamp(secret.created_at)),
             previous_secret_expires_at: None,
@@ -210,12 +214,22 @@ fn new_token(request: proto::CreatePersonalAccessTokenRequest) -> Result<NewToke
     let description = fields.require("description", description)?;
     let repeat = request_id.map(|request_id| Repeat {
         request_id,
-        body_hash: Sha256::digest(
-            proto::CreatePersonalAccessTokenRequest { request_id: None, ..request }.encode_to_vec(),
-        )
-        .into(),
+        body_hash: body_hash(
+            &rights::CREATE_PAT,
+            &proto::CreatePersonalAccessTokenRequest { request_id: None, ..request },
+        ),
     });
     Ok(NewToken { name, description, scopes, workspace_id, expiry, allowed_ips, user, repeat })
+}
+
+/// What tells one request from another under the same id.
+fn body_hash(right: &Right, request: &impl Message) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(right.path)
+        .chain_update([0])
+        .chain_update(request.encode_to_vec())
+        .finalize()
+        .into()
 }
 
 fn available_scopes(authority: &Authority, caller: &Caller) -> Vec<String> {

@@ -1,7 +1,12 @@
 //! Which gRPC code and reason an error gets. A new error does not build until
 //! it has both.
 
-use std::{collections::HashMap, error::Error as StdError, time::Duration};
+use std::{
+    collections::HashMap,
+    error::Error as StdError,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -69,7 +74,7 @@ impl From<StoreError> for Status {
             ),
             StoreError::Refused(refusal) => refused(refusal),
             StoreError::Unavailable(source) => {
-                tracing::warn!(error = &*source as &dyn StdError, "store unavailable");
+                warn_once_a_second(&*source);
                 try_again(
                     Code::Unavailable,
                     "STORE_UNAVAILABLE",
@@ -80,6 +85,20 @@ impl From<StoreError> for Status {
                 tracing::error!(error = &*source as &dyn StdError, "store failed");
                 Self::internal("the service failed; its log says why")
             }
+        }
+    }
+}
+
+/// While the store is away every call fails, and the log needs not each of them.
+fn warn_once_a_second(error: &(dyn StdError + 'static)) {
+    static LAST: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *last {
+        Some((at, unsaid)) if at.elapsed() < Duration::from_secs(1) => *unsaid += 1,
+        last => {
+            let unsaid = last.map_or(0, |(_, unsaid)| unsaid);
+            tracing::warn!(error, unsaid, "store unavailable");
+            *last = Some((Instant::now(), 0));
         }
     }
 }

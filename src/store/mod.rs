@@ -63,7 +63,8 @@ pub trait Store: Send + Sync {
     ) -> Result<(Option<Found>, Revision), StoreError>;
 
     /// Notes the first proof of a secret, after which no repeat of the request
-    /// that made it replaces it. `false` if the secret is no longer there to be
+    /// that made it replaces it; an answer does not change, so no audit row is
+    /// written. `false` if the secret is no longer there to be
     /// proved: a repeat replaced it in between. Done twice, it is done once.
     async fn prove(&self, secret_id: &str, at: Timestamp) -> Result<bool, StoreError>;
 
@@ -105,7 +106,7 @@ pub trait Store: Send + Sync {
     /// Revokes a credential as of `at`, unless it is revoked already, and
     /// returns it as it then is; `None` if there is none such. With
     /// `descendants`, also what was made with it, and with those, at most
-    /// [`MAX_ROWS`] at a time: [`Revoked::more`] says that some are left.
+    /// [`MAX_ROWS`] at a time: [`Revoked::more`] says that some may be left.
     async fn revoke_credential(
         &self,
         target: Target<'_>,
@@ -141,6 +142,12 @@ pub trait Store: Send + Sync {
         changes: &UserChanges,
         actor: &Actor,
     ) -> Result<Option<(User, Revision)>, StoreError>;
+
+    /// Forgets for good what has been dead since before `before`: personal access
+    /// tokens that are expired, credentials that are revoked; and request ids that
+    /// are over. At most [`MAX_ROWS`] at a time, by one process at a time; returns
+    /// how many it was. A verification then does not find what it found dead.
+    async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError>;
 
     /// Waits for what is being written and closes all connections.
     async fn close(&self);
@@ -188,6 +195,8 @@ pub struct Actor {
     pub request_id: Option<String>,
     /// When.
     pub at: Timestamp,
+    /// Whether the caller may do this only as an administrator.
+    pub as_administrator: bool,
 }
 
 /// A credential to be kept.
@@ -209,7 +218,8 @@ pub struct NewCredential {
     pub expires_at: Option<Timestamp>,
     /// Its first proof.
     pub secret: NewSecret,
-    /// How many credentials of its kind, not revoked, its owner may then have.
+    /// How many credentials of its kind, neither revoked nor expired, its owner
+    /// may then have.
     pub quota: i64,
 }
 
@@ -284,7 +294,7 @@ pub struct CredentialChanges {
 pub struct Revoked {
     /// The credential that was named.
     pub kept: Kept,
-    /// Some of its descendants are still to be revoked.
+    /// Some of its descendants may still be to be revoked.
     pub more: bool,
 }
 
@@ -419,8 +429,9 @@ pub enum Refusal {
     /// The credential to be changed is revoked.
     #[error("the credential is revoked")]
     TokenRevoked,
-    /// The caller's own credential was revoked meanwhile.
-    #[error("the caller's credential was revoked")]
+    /// The caller lost meanwhile what it was let in with: its credential, its
+    /// user's activity, or its user's being an administrator.
+    #[error("the caller lost its right meanwhile")]
     CallerRevoked,
     /// The owner has as many as it may.
     #[error("the owner has as many tokens as it may")]

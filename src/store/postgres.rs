@@ -4,12 +4,12 @@
 #[expect(clippy::duplicate_mod, reason = "the body that both engines share is compiled for each")]
 mod sql;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use sqlx::{
     Pool, Transaction,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
 use super::{Migrate, PoolLimits, Store, StoreError, Unique};
@@ -18,13 +18,15 @@ type Db = sqlx::Postgres;
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 
-/// What a connection of ours never outlives: a statement, a wait for a lock, and
-/// a transaction whose process went silent.
-const TIMEOUTS: [(&str, &str); 4] = [
+/// What a session is set to: how long a statement, a wait for a lock and a
+/// transaction whose process went silent may last.
+const TIMEOUTS: [(&str, &str); 5] = [
     ("statement_timeout", "5s"),
     ("lock_timeout", "3s"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("default_transaction_isolation", "read committed"),
+    // No statement here is worth compiling.
+    ("jit", "off"),
 ];
 
 const LOCK_STORE: &str = "SELECT pg_advisory_xact_lock(7309940818219330561)";
@@ -39,6 +41,7 @@ const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m
     FROM workspaces w JOIN organizations o ON o.id = w.organization_id \
     LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = $2 \
     WHERE w.id = $1 FOR SHARE OF w";
+const TRY_LOCK_PURGE: &str = "SELECT pg_try_advisory_xact_lock(7309940818219330562)";
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR SHARE";
 
 pub(super) async fn open(
@@ -50,6 +53,12 @@ pub(super) async fn open(
         .parse::<PgConnectOptions>()
         .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
         .application_name("token-authority");
+    let options = if is_here(&options) || url.contains("sslmode=") {
+        options
+    } else {
+        // Whoever sits between decides what a token may do.
+        options.ssl_mode(PgSslMode::VerifyFull)
+    };
     // A migration, and the wait for another process's, may take longer than a call.
     let patient = PgPoolOptions::new()
         .max_connections(1)
@@ -58,13 +67,36 @@ pub(super) async fn open(
         .await?;
     sql::migrate(&patient, &MIGRATOR, migrate).await?;
     patient.close().await;
-    let pool = PgPoolOptions::new()
-        .max_connections(limits.connections)
-        .acquire_timeout(limits.wait)
+    // Of their own, so that writes that wait for one row keep nobody from reading.
+    let writers = (limits.connections / 4).max(1);
+    let options = options.options(TIMEOUTS);
+    Ok(sql::SqlStore {
+        reader: pool(limits.connections - writers, limits.wait, options.clone()).await?,
+        writer: pool(writers, limits.wait, options).await?,
+        _lock: None,
+    })
+}
+
+/// Whether the server is on this machine: at a socket or a loopback address.
+fn is_here(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+async fn pool(
+    connections: u32,
+    wait: Duration,
+    options: PgConnectOptions,
+) -> Result<Pool<Db>, sqlx::Error> {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(wait)
         .max_lifetime(Duration::from_hours(1))
-        .connect_with(options.options(TIMEOUTS))
-        .await?;
-    Ok(sql::SqlStore { reader: pool.clone(), writer: pool, _lock: None })
+        .connect_with(options)
+        .await
 }
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
@@ -92,9 +124,11 @@ fn gave_way(error: &(dyn Error + 'static)) -> bool {
 
 /// Whether a SQLSTATE speaks of the server's state and not of the statement:
 /// connection, transaction rollback, resources, operator intervention, system;
-/// or of a lock that could not be had.
+/// or of a lock that could not be had, a transaction that was silent too long, or
+/// a server that only reads.
 pub(super) fn is_passing(code: &str) -> bool {
-    code == "55P03" || ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+    matches!(code, "55P03" | "25P03" | "25006")
+        || ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
 /// The field that another row has already, by the name of the violated index.

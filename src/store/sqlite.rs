@@ -36,6 +36,7 @@ const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m
     FROM workspaces w JOIN organizations o ON o.id = w.organization_id \
     LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = $2 \
     WHERE w.id = $1";
+const TRY_LOCK_PURGE: &str = "SELECT TRUE";
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1";
 
 /// How many connections read beside the one that writes.

@@ -233,10 +233,7 @@ async fn check_whole(place: &Place, ledger: &Mutex<Ledger>) {
             "SELECT count(*) FROM revision r WHERE \
              (SELECT count(*) FROM changes h WHERE h.revision = r.number AND h.mark = r.mark) <> 1",
         ),
-        (
-            "names that were given twice",
-            "SELECT count(*) - count(DISTINCT name) FROM credentials",
-        ),
+        ("names that were given twice", "SELECT count(*) - count(DISTINCT name) FROM credentials"),
     ];
     for (what, query) in none {
         assert_eq!(place.number(query).await, 0, "{what}");

@@ -1,10 +1,10 @@
 use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
 
+use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
     ReflectMessage as _, Value,
 };
-use prost::Message;
 use token_authority::{
     proto::{DESCRIPTORS, v1},
     rights,

@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use token_authority::proto::v1::{
-    CreatePersonalAccessTokenRequest, CreateUserRequest, VerifyRequest, WhoAmIRequest, verification_client::VerificationClient,
+    CreatePersonalAccessTokenRequest, CreateUserRequest, VerifyRequest, WhoAmIRequest,
+    verification_client::VerificationClient,
 };
 use tokio::net::TcpStream;
 use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
@@ -139,11 +140,8 @@ async fn callers_deadline_is_answered_before_the_transport_cancels_the_call() {
     let process = Process::start(place.arguments()).await;
     let blocker = Blocker::of_writes(&place).await;
     let bearer = format!("Bearer {}", place.admin_token());
-    let headers = [
-        ("authorization", &*bearer),
-        ("grpc-timeout", "100m"),
-        ("x-request-id", "the-late-one"),
-    ];
+    let headers =
+        [("authorization", &*bearer), ("grpc-timeout", "100m"), ("x-request-id", "the-late-one")];
     let mut raw = RawHttp2::open(process.address).await;
     raw.request(1, CREATE, &headers, Some(&late().encode_to_vec())).await;
     assert_eq!(raw.end(1).await, End::Answered);
@@ -207,7 +205,8 @@ async fn connection_that_says_nothing_is_dropped_and_holds_no_other_up() {
     };
     // FIRST_WORD is 10 s.
     let dropped = tokio::time::timeout(Duration::from_secs(15), dropped).await;
-    assert_eq!(dropped.expect("it is dropped").unwrap(), 0, "{:?}", since.elapsed());
+    assert_eq!(dropped.expect("it is dropped").unwrap(), 0, "something was said to it");
+    assert!(since.elapsed() > Duration::from_secs(5), "it was dropped at once");
     server.stop().await;
 }
 
@@ -302,7 +301,8 @@ async fn health_and_reflection_need_no_token_and_all_else_does() {
         assert_eq!(health(server.channel.clone(), service).await.unwrap(), ServingStatus::Serving);
     }
     assert_eq!(health(server.channel.clone(), "none").await.unwrap_err().code(), Code::NotFound);
-    let anonymous = VerificationClient::new(server.channel.clone()).who_am_i(WhoAmIRequest {}).await;
+    let anonymous =
+        VerificationClient::new(server.channel.clone()).who_am_i(WhoAmIRequest {}).await;
     assert_eq!(anonymous.unwrap_err().code(), Code::Unauthenticated);
 
     macro_rules! reflected {
@@ -328,9 +328,8 @@ async fn health_and_reflection_need_no_token_and_all_else_does() {
     server.stop().await;
 
     let server = TestServer::start_with(Engine::Sqlite, &["--reflection=false"]).await;
-    let mut client = pb::v1::server_reflection_client::ServerReflectionClient::new(
-        server.channel.clone(),
-    );
+    let mut client =
+        pb::v1::server_reflection_client::ServerReflectionClient::new(server.channel.clone());
     let refused = client.server_reflection_info(tokio_stream::empty()).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
     server.stop().await;

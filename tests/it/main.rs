@@ -2,11 +2,18 @@
 //! PostgreSQL and the real embedded store.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod crash;
+mod descriptor;
 mod directory;
 mod input;
+mod limits;
 mod personal_access_tokens;
 mod readme;
 mod rights;
+mod secrets;
+mod shutdown;
+mod start;
 mod store;
 mod support;
+mod tls;
 mod verification;

@@ -27,6 +27,7 @@ on_both_stores![
     token_makes_none_that_outlives_it,
     token_makes_none_that_may_be_used_from_elsewhere,
     token_bound_to_a_workspace_makes_none_beyond_it,
+    administrators_token_bound_to_a_workspace_reaches_nothing_of_others,
     what_is_left_out_is_inherited_from_the_callers_token,
     issuer_gives_catalogue_scopes_to_others_who_are_no_administrators,
     administrators_alone_give_the_scopes_to_verify_to_issue_and_to_do_everything,
@@ -37,6 +38,8 @@ on_both_stores![
 /// Whose the thing is that a call of the table is about.
 #[derive(Clone, Copy, PartialEq)]
 enum Of {
+    /// Nobody: to verify is for administrators, and for whom one gave that very scope.
+    Nobody,
     /// The caller's user, or nobody's in particular.
     Own,
     /// A user who is named and another, or everybody.
@@ -46,7 +49,7 @@ enum Of {
     /// Another user, by an id that the caller may not know.
     OthersId,
 }
-use Of::{Others, OthersId, Own, OwnId};
+use Of::{Nobody, Others, OthersId, Own, OwnId};
 
 /// A row of the table in DESIGN 9: of these scopes a token needs one, for what is
 /// its user's own and for what is others'.
@@ -74,7 +77,7 @@ const DIRECTORY: &[&str] = &["read:directory"];
 const WRITE_DIRECTORY: &[&str] = &["write:directory"];
 
 const TABLE: [Row; 18] = [
-    row("Verification/Verify", Own, &["verify:tokens"], &[]),
+    row("Verification/Verify", Nobody, &["verify:tokens"], &[]),
     row("Verification/WhoAmI", Own, &[], &[]),
     row("PersonalAccessTokens/ListAvailablePatScopes", Own, &[], &[]),
     row("PersonalAccessTokens/CreatePersonalAccessToken", Own, WRITE, &[]),
@@ -107,14 +110,15 @@ impl Row {
         let no_administrator = (Code::PermissionDenied, "CALLER_ROLE");
         let unknown = (Code::NotFound, "");
         match self.of {
+            Nobody if !is_admin && !scopes.contains(&"verify:tokens") => no_scope,
             Others if !is_admin => no_administrator,
             Others if holds(self.others) => ok,
-            Own | OwnId if holds(self.own) => ok,
+            Nobody | Own | OwnId if holds(self.own) => ok,
             // An issuer reaches no administrator's tokens, so not its own user's.
             OwnId if is_admin && holds(self.others) => unknown,
             OthersId if is_admin && holds(self.others) => ok,
             OthersId if holds(self.own) => unknown,
-            Own | Others | OwnId | OthersId => no_scope,
+            Nobody | Own | Others | OwnId | OthersId => no_scope,
         }
     }
 }
@@ -268,7 +272,7 @@ async fn each_call_asks_of_its_caller_what_the_table_says(engine: Engine) {
             let own = Targets::new(&server, &user.id).await;
             let others = Targets::new(&server, &other.id).await;
             for (row_at, row) in TABLE.iter().enumerate() {
-                let targets = if matches!(row.of, Own | OwnId) { &own } else { &others };
+                let targets = if matches!(row.of, Nobody | Own | OwnId) { &own } else { &others };
                 let caller = server.presenting(&[&format!("Bearer {token}")]);
                 let handle = format!("new-{is_admin}-{at}-{row_at}");
                 let answer = call(row, caller, targets, &handle).await;
@@ -409,6 +413,32 @@ async fn token_bound_to_a_workspace_makes_none_beyond_it(engine: Engine) {
         let answer = create(&server, &caller, bound(beyond)).await;
         assert_eq!(exceeded(answer), "workspace_id", "{beyond}");
     }
+}
+
+async fn administrators_token_bound_to_a_workspace_reaches_nothing_of_others(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let boss = server.administrator("boss").await;
+    let other = server.user("other").await;
+    let workspace = server.workspace("w").await;
+    server.join(&boss.id, &workspace, "owner").await;
+    let request = CreatePersonalAccessTokenRequest {
+        workspace_id: Some(workspace),
+        ..with_scopes(&["admin:all"])
+    };
+    let bound = token_as(&server, &boss.id, request).await;
+    let targets = Targets::new(&server, &other.id).await;
+    let kept = server.kept().await;
+    for row in TABLE.iter().filter(|row| matches!(row.of, Others | OthersId)) {
+        let caller = server.presenting(&[&format!("Bearer {bound}")]);
+        let expected = if row.of == OthersId {
+            (Code::NotFound, String::new())
+        } else {
+            (Code::PermissionDenied, "CALLER_SCOPE".to_owned())
+        };
+        let answer = call(row, caller, &targets, "new").await;
+        assert_eq!(refused(answer.map(Response::new)), expected, "{}", row.method);
+    }
+    assert_eq!(server.kept().await, kept);
 }
 
 async fn what_is_left_out_is_inherited_from_the_callers_token(engine: Engine) {
@@ -568,6 +598,16 @@ async fn bound_verifier_learns_of_its_workspace_alone(engine: Engine) {
         assert!(ask(known, &[]).await.active);
         assert_eq!(ask(known, &["read:notes"]).await.reason(), Reason::InsufficientScope);
     }
+    // Who is a member of other workspaces is not for it to know.
+    let of_another = VerifyRequest {
+        token: unbound_of_member.clone(),
+        workspace_id: Some(other.clone()),
+        ..Default::default()
+    };
+    let answer = server.verification(&asker).verify(of_another.clone()).await.unwrap();
+    assert_eq!(answer.into_inner().reason(), Reason::WrongWorkspace);
+    let answer = server.verification(&server.admin).verify(of_another).await.unwrap();
+    assert!(answer.into_inner().active);
     for unknown in [&elsewhere, &of_stranger, &server.admin] {
         assert!(server.verify(unknown).await.active);
         for required in [&[][..], &["read:notes"]] {

@@ -2,10 +2,11 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose};
 use token_authority::proto::v1::{
-    Consistency, CreatePersonalAccessTokenRequest, CreateUserRequest, GetPersonalAccessTokenRequest,
-    GetUserRequest, ListAvailablePatScopesRequest, ListPersonalAccessTokensRequest,
-    ListUsersRequest, RevokePersonalAccessTokenRequest, UpdatePersonalAccessTokenRequest,
-    UpdateUserRequest, VerifyRequest, WhoAmIRequest, consistency::Requirement,
+    Consistency, CreatePersonalAccessTokenRequest, CreateUserRequest,
+    GetPersonalAccessTokenRequest, GetUserRequest, ListAvailablePatScopesRequest,
+    ListPersonalAccessTokensRequest, ListUsersRequest, RevokePersonalAccessTokenRequest,
+    UpdatePersonalAccessTokenRequest, UpdateUserRequest, VerifyRequest, WhoAmIRequest,
+    consistency::Requirement,
 };
 use tokio::process::Command;
 use tonic::{Code, Request, metadata::MetadataValue};
@@ -88,8 +89,7 @@ async fn no_token_and_no_pepper_is_in_the_store_or_in_the_log(engine: Engine) {
     fs::write(place.path("pepper-of-test"), &pepper).unwrap();
     secrets.keep(pepper.trim());
 
-    let process =
-        Process::start(place.arguments().into_iter().chain(["--log=trace".into()])).await;
+    let process = Process::start(place.arguments().into_iter().chain(["--log=trace".into()])).await;
     let admin = secrets.keep(&place.admin_token());
     use_every_call(&process, &admin, &mut secrets).await;
     misuse_every_call(&process, &admin, &mut secrets).await;
@@ -151,15 +151,10 @@ async fn use_every_call(process: &Process, admin: &str, secrets: &mut Secrets) {
     let list = ListPersonalAccessTokensRequest { page_size: 1, ..Default::default() };
     client.tokens().list_personal_access_tokens(list).await.unwrap();
     let id = own_id(&client).await;
-    client
-        .tokens()
-        .get_personal_access_token(GetPersonalAccessTokenRequest { id })
-        .await
-        .unwrap();
+    client.tokens().get_personal_access_token(GetPersonalAccessTokenRequest { id }).await.unwrap();
     client.directory().list_users(ListUsersRequest::default()).await.unwrap();
     client.directory().get_user(GetUserRequest { user: user.id.clone() }).await.unwrap();
-    let update =
-        UpdateUserRequest { user: user.id, is_active: Some(false), ..Default::default() };
+    let update = UpdateUserRequest { user: user.id, is_active: Some(false), ..Default::default() };
     client.directory().update_user(update).await.unwrap();
     assert!(holder.who_am_i().await.is_err());
 }
@@ -192,11 +187,7 @@ async fn in_wrong_fields(client: &Client, text: &str) {
         VerifyRequest { required_scopes: vec![text()], ..ask.clone() },
         VerifyRequest { workspace_id: Some(text()), ..ask.clone() },
         VerifyRequest { client_ip: Some(text()), ..ask.clone() },
-        VerifyRequest {
-            request_method: Some(text()),
-            request_path: Some(text()),
-            ..ask.clone()
-        },
+        VerifyRequest { request_method: Some(text()), request_path: Some(text()), ..ask.clone() },
         VerifyRequest {
             request_method: Some("GET".to_owned()),
             request_path: Some(format!("/{}", text())),

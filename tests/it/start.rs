@@ -350,7 +350,10 @@ async fn wrong_setting_is_refused_in_one_sentence_that_names_it() {
         ("pepper-file", &["--pepper-file={pepper-1},{pepper-1}"]),
         (
             "pepper-file",
-            &["--pepper-file={pepper-1},{pepper-2},{pepper-3}", "--pepper-file={pepper-4},{pepper-5}"],
+            &[
+                "--pepper-file={pepper-1},{pepper-2},{pepper-3}",
+                "--pepper-file={pepper-4},{pepper-5}",
+            ],
         ),
         ("bootstrap-token-file", &["--bootstrap-token-file={garbage}"]),
         ("data-dir", &["--data-dir={garbage}"]),
@@ -375,15 +378,15 @@ async fn wrong_setting_is_refused_in_one_sentence_that_names_it() {
 }
 
 /// `serve` in a directory of its own, so that no case meets what another left.
-fn serve(
-    files: &Files,
-    arguments: impl IntoIterator<Item = String>,
-) -> tokio::process::Command {
+fn serve(files: &Files, arguments: impl IntoIterator<Item = String>) -> tokio::process::Command {
     let arguments: Vec<String> = arguments.into_iter().collect();
     let mut command = program(["serve"]);
     command.args(&arguments);
     if !arguments.iter().any(|argument| argument.starts_with("--data-dir")) {
-        command.env("TOKEN_AUTHORITY_DATA_DIR", tempfile::tempdir_in(&files.directory).unwrap().keep());
+        command.env(
+            "TOKEN_AUTHORITY_DATA_DIR",
+            tempfile::tempdir_in(&files.directory).unwrap().keep(),
+        );
     }
     if !arguments.iter().any(|argument| argument.starts_with("--grpc-listen")) {
         command.env("TOKEN_AUTHORITY_GRPC_LISTEN", "127.0.0.1:0");
@@ -475,7 +478,11 @@ async fn flag_wins_over_the_environment_and_that_over_the_file() {
 fn settings() -> BTreeSet<String> {
     let cli = Cli::command();
     let serve = cli.find_subcommand("serve").unwrap();
-    serve.get_arguments().filter_map(|argument| argument.get_long()).map(ToOwned::to_owned).collect()
+    serve
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 #[test]

@@ -59,7 +59,7 @@ on_both_stores![
     credential_comes_back_as_it_was_given,
     new_credential_takes_no_revision,
     owner_must_be_there_and_active,
-    quota_counts_what_is_not_revoked_of_its_kind,
+    quota_counts_what_may_be_used_of_its_kind,
     creations_at_once_never_exceed_the_quota,
     workspace_must_be_there_and_active_and_the_owner_a_member,
     revoked_caller_makes_no_credential,
@@ -89,6 +89,11 @@ on_both_stores![
     descendants_of_any_depth_are_revoked_a_thousand_at_a_time,
     revocation_that_fills_its_transaction_is_whole,
     what_is_made_while_its_maker_is_being_revoked_is_revoked_with_it,
+    // Callers who lost their right, and what has been dead for long.
+    caller_who_lost_its_right_changes_nothing,
+    caller_who_is_revoked_while_its_change_waits_changes_nothing,
+    administrator_may_step_down_and_be_no_administrator_after_it,
+    what_is_dead_for_long_is_purged_and_nothing_else,
     // Users.
     user_comes_back_as_it_was_given_and_is_found_by_each_of_its_names,
     handle_and_external_id_are_those_of_one_user,
@@ -158,6 +163,7 @@ impl TestStore {
             ip: Some("203.0.113.7".parse().unwrap()),
             request_id: Some("call-1".to_owned()),
             at: at(0),
+            as_administrator: false,
         }
     }
 
@@ -310,7 +316,14 @@ fn pepper() -> Pepper {
 /// The service itself, at the first start.
 fn service() -> Actor {
     let user_id = "zzzzz-tpzed-000000000000000".parse().unwrap();
-    Actor { user_id, token_id: None, ip: None, request_id: None, at: at(0) }
+    Actor {
+        user_id,
+        token_id: None,
+        ip: None,
+        request_id: None,
+        at: at(0),
+        as_administrator: false,
+    }
 }
 
 fn first() -> Bootstrap {
@@ -841,8 +854,10 @@ async fn raised_epoch_outdates_what_was_born_before_it_and_nothing_after(engine:
         for (digest, expected) in born_before.iter().zip(expected) {
             assert_eq!(outdated(digest).await, expected, "{raised}");
         }
-        let born_after = make(&alice, Some("w")).await;
-        assert!(!outdated(&born_after).await, "{raised}");
+        // By the service itself: the administrator's token may be outdated, too.
+        let new = NewCredential { workspace_id: Some("w".to_owned()), ..new_token(&alice.id) };
+        store.insert_credential(&new, None, &service()).await.unwrap();
+        assert!(!outdated(&new.secret.digest).await, "{raised}");
     }
 }
 
@@ -946,6 +961,9 @@ async fn new_credential_takes_no_revision(engine: Engine) {
 
 async fn owner_must_be_there_and_active(engine: Engine) {
     let store = TestStore::new(engine).await;
+    let system = "zzzzz-tpzed-000000000000000".parse().unwrap();
+    let refused = store.insert_credential(&new_token(&system), None, &store.actor()).await;
+    assert_eq!(refusal(refused), Refusal::NoOwner, "nobody could take it back");
     let actor = store.actor();
     let nobody = new_token(&new_user("nobody").id);
     let refused = store.insert_credential(&nobody, None, &actor).await;
@@ -964,19 +982,20 @@ async fn owner_must_be_there_and_active(engine: Engine) {
     assert_eq!(refusal(refused), Refusal::NoOwner);
 }
 
-async fn quota_counts_what_is_not_revoked_of_its_kind(engine: Engine) {
+async fn quota_counts_what_may_be_used_of_its_kind(engine: Engine) {
     let store = TestStore::new(engine).await;
     let (alice, bob) = (store.user("alice").await, store.user("bob").await);
     let of = |user: &User| NewCredential { quota: 2, ..new_token(&user.id) };
-    let expired = NewCredential { expires_at: Some(at(-1)), ..of(&alice) };
-    store.keep(&expired).await;
+    let revoked = of(&alice);
+    store.keep(&revoked).await;
+    store.keep(&NewCredential { expires_at: Some(at(0)), quota: 9, ..of(&alice) }).await;
     store.keep(&of(&alice)).await;
     let refused = store.insert_credential(&of(&alice), None, &store.actor()).await;
     assert_eq!(refusal(refused), Refusal::QuotaReached);
 
     store.keep(&of(&bob)).await;
     store.keep(&NewCredential { quota: 1, ..new_authorization(&alice.id) }).await;
-    store.revoke(&expired.id).await;
+    store.revoke(&revoked.id).await;
     store.keep(&of(&alice)).await;
     let refused = store.insert_credential(&of(&alice), None, &store.actor()).await;
     assert_eq!(refusal(refused), Refusal::QuotaReached);
@@ -1386,6 +1405,114 @@ async fn update_that_a_revocation_overtakes_is_refused(engine: Engine) {
     revocation.run("COMMIT").await.unwrap();
     assert_eq!(refusal(update.await.unwrap()), Refusal::TokenRevoked);
     assert_eq!(store.actions().await, actions);
+}
+
+async fn caller_who_lost_its_right_changes_nothing(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let (alice, bob) = (store.user("alice").await, store.user("bob").await);
+    let changes = UserChanges { kind: Some(UserKind::Service), ..UserChanges::default() };
+    let set = |what: &str| format!("UPDATE {what}");
+    let mut deputies = 0;
+    for lost in [
+        "credentials SET revoked_at = 1 WHERE id = 'TOKEN'",
+        "users SET is_active = FALSE WHERE id = 'USER'",
+        "users SET is_admin = FALSE WHERE id = 'USER'",
+        "users SET token_epoch = token_epoch + 1 WHERE id = 'USER'",
+        "store SET token_epoch = token_epoch + 1",
+    ] {
+        deputies += 1;
+        let deputy = NewUser { is_admin: true, ..new_user(&format!("deputy{deputies}")) };
+        store.insert_user(&deputy, &service()).await.unwrap();
+        let held = new_token(&deputy.id);
+        store.insert_credential(&held, None, &service()).await.unwrap();
+        let actor = Actor {
+            user_id: deputy.id.clone(),
+            as_administrator: true,
+            ..store.actor_with(&held.id)
+        };
+        let name = UserRef::Id(bob.id.clone());
+        store.update_user(&name, &changes, &actor).await.unwrap();
+
+        let lost = lost.replace("TOKEN", &held.id.0).replace("USER", deputy.id.as_str());
+        store.sql(&set(&lost)).await;
+        let actions = store.actions().await;
+        let head = store.head().await.unwrap();
+        let updated = store.update_user(&name, &changes, &actor).await;
+        assert_eq!(refusal(updated), Refusal::CallerRevoked, "{lost}");
+        let made = store.insert_user(&new_user("carol"), &actor).await;
+        assert_eq!(refusal(made), Refusal::CallerRevoked, "{lost}");
+        let issued = store.insert_credential(&new_token(&alice.id), None, &actor).await;
+        assert_eq!(refusal(issued), Refusal::CallerRevoked, "{lost}");
+        assert_eq!(store.head().await.unwrap(), head, "{lost}");
+        assert_eq!(store.actions().await, actions, "{lost}");
+    }
+}
+
+async fn caller_who_is_revoked_while_its_change_waits_changes_nothing(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let mallory = store.user("mallory").await;
+    let caller = store.keep(&new_token(&store.administrator.id)).await.credential.id;
+    let mut revocation = Sql::open(&store.place).await;
+    revocation.run(begin(engine)).await.unwrap();
+    let hold = format!("UPDATE users SET updated_at = 1 WHERE id = '{}'", mallory.id);
+    revocation.run(&hold).await.unwrap();
+    let revoke = format!("UPDATE credentials SET revoked_at = 1 WHERE id = '{}'", caller.0);
+    revocation.run(&revoke).await.unwrap();
+    let update = tokio::spawn({
+        let (inner, actor) = (Arc::clone(&store.store), store.actor_with(&caller));
+        let name = UserRef::Id(mallory.id.clone());
+        let changes = UserChanges { is_admin: Some(true), ..UserChanges::default() };
+        async move { inner.update_user(&name, &changes, &actor).await }
+    });
+    store.until_it_waits(&update).await;
+    revocation.run("COMMIT").await.unwrap();
+    assert_eq!(refusal(update.await.unwrap()), Refusal::CallerRevoked);
+    let after = store.store.user(&UserRef::Id(mallory.id)).await.unwrap().unwrap();
+    assert!(!after.is_admin);
+}
+
+async fn administrator_may_step_down_and_be_no_administrator_after_it(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let deputy = NewUser { is_admin: true, ..new_user("deputy") };
+    store.insert_user(&deputy, &store.actor()).await.unwrap();
+    let actor = Actor { as_administrator: true, ..store.actor() };
+    let name = UserRef::Id(store.administrator.id.clone());
+    let down = UserChanges { is_admin: Some(false), ..UserChanges::default() };
+    let (stepped_down, _) = store.update_user(&name, &down, &actor).await.unwrap().unwrap();
+    assert!(!stepped_down.is_admin);
+    let up = UserChanges { is_admin: Some(true), ..UserChanges::default() };
+    let refused = store.update_user(&name, &up, &actor).await;
+    assert_eq!(refusal(refused), Refusal::CallerRevoked);
+}
+
+async fn what_is_dead_for_long_is_purged_and_nothing_else(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let user = store.user("alice").await;
+    let expiring = |at| NewCredential { expires_at: Some(at), ..new_token(&user.id) };
+    let (revoked, expired, late) = (new_token(&user.id), expiring(at(9)), expiring(at(10)));
+    let extendable = NewCredential { expires_at: Some(at(9)), ..new_authorization(&user.id) };
+    let live = new_token(&user.id);
+    for new in [&revoked, &expired, &late, &extendable, &live] {
+        store.keep(new).await;
+    }
+    store.repeat(&new_token(&user.id), &request(1), &store.actor()).await;
+    store.revoke(&revoked.id).await;
+
+    let lifetime = i64::try_from(REQUEST_ID_LIFETIME.as_micros()).unwrap();
+    let purger = Actor { at: at(lifetime - 1), ..service() };
+    assert_eq!(store.purge(at(10), &purger).await.unwrap(), 2);
+    for (new, is_there) in
+        [(&revoked, false), (&expired, false), (&late, true), (&extendable, true), (&live, true)]
+    {
+        assert_eq!(store.found(&new.secret.digest).await.is_some(), is_there, "{new:?}");
+    }
+    assert_eq!(store.purge(at(10), &purger).await.unwrap(), 0);
+    let actions = store.actions().await;
+    assert_eq!(actions.iter().filter(|action| *action == "credential.purge").count(), 1);
+
+    let purger = Actor { at: at(lifetime), ..service() };
+    assert_eq!(store.purge(at(10), &purger).await.unwrap(), 1, "the request id is over");
+    assert!(store.texts("SELECT request_id FROM request_ids").await.is_empty());
 }
 
 async fn personal_access_token_alone_is_updated(engine: Engine) {
@@ -1916,8 +2043,8 @@ async fn what_must_never_be_is_forbidden_by_the_schema(engine: Engine) {
                 "UPDATE workspaces SET external_id = 'same'",
                 "UPDATE memberships SET workspace_id = 'w' WHERE workspace_id IS NOT NULL",
                 "UPDATE memberships SET organization_id = 'o' WHERE organization_id IS NOT NULL",
-                "INSERT INTO request_ids (caller_id, request_id, body_hash, credential_id, created_at) \
-             SELECT caller_id, request_id, body_hash, credential_id, created_at FROM request_ids",
+                "INSERT INTO request_ids (caller_id, request_id, body_hash, credential_id, secret_id, created_at) \
+             SELECT caller_id, request_id, body_hash, credential_id, secret_id, created_at FROM request_ids",
                 "INSERT INTO imported_shapes (id, prefix, length, alphabet, scheme, created_at) \
              VALUES ('s2', 'ghp_', 40, 'hex', 'sha512', 0)",
             ],
@@ -1935,8 +2062,8 @@ async fn what_must_never_be_is_forbidden_by_the_schema(engine: Engine) {
                 "UPDATE memberships SET organization_id = 'nowhere' WHERE id = 'of o'",
                 "UPDATE request_ids SET credential_id = 'none'",
                 "INSERT INTO last_uses (credential_id, last_used_at) VALUES ('none', 0)",
-                "INSERT INTO verifier_uses (credential_id, verifier_id, last_used_at) \
-             VALUES ('none', 'none', 0)",
+                "INSERT INTO verifier_uses (credential_id, verifier_id, client_ip, last_used_at) \
+             VALUES ('none', 'none', '', 0)",
             ],
         ),
         ("{}", Null, &["UPDATE audit SET caller_user_id = NULL"]),

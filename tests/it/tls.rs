@@ -249,10 +249,8 @@ async fn bad_replacement_leaves_the_old_certificate_in_use() {
             None => fs::remove_file(server.path(name)).unwrap(),
         }
         server.process.signal("HUP").await;
-        wait::until("it says so in the log", Duration::from_secs(15), async || {
-            refused() > before
-        })
-        .await;
+        wait::until("it says so in the log", Duration::from_secs(15), async || refused() > before)
+            .await;
         assert_eq!(server.shown().await, good, "{name}: {text:?}");
         server.client().await.who_am_i().await.unwrap();
         server.replace(&(certificate.clone(), key.clone()));

@@ -1,11 +1,12 @@
 //! Credentials and their secrets.
 
 use async_trait::async_trait;
+use serde_json::json;
 use sqlx::{FromRow as _, Pool, Row as _};
 
 use super::{
     Db, Tx,
-    mutation::{Done, Step, Touched},
+    mutation::{Audit, Done, Step, Touched},
     rows::{self, FoundRow, HeadRow, KeptRow, credential_columns, kind_text},
 };
 use crate::{
@@ -143,6 +144,14 @@ pub(super) struct Insert<'a> {
     pub(super) actor: &'a Actor,
 }
 
+/// What a request made when it was first made.
+#[derive(sqlx::FromRow)]
+struct Earlier {
+    body_hash: Vec<u8>,
+    credential_id: String,
+    secret_id: String,
+}
+
 /// What a credential is born under.
 struct Birth {
     store_epoch: i64,
@@ -168,7 +177,7 @@ impl Step for Insert<'_> {
         if let Some(repeat) = self.repeat
             && let Some(earlier) = self.claim(tx, repeat).await?
         {
-            return self.again(tx, &earlier).await;
+            return self.again(tx, repeat, earlier).await;
         }
         let birth = self.birth(tx).await?;
         self.insert(tx, &birth).await?;
@@ -178,7 +187,16 @@ impl Step for Insert<'_> {
         Ok(Done {
             value: Inserted { kept, already_used: false },
             touched: Vec::new(),
-            audit: Some(("credential.create", vec![self.new.id.0.clone()])),
+            audit: Some(Audit {
+                action: "credential.create",
+                targets: vec![self.new.id.0.clone()],
+                details: json!({
+                    "user_id": self.new.user_id.as_str(),
+                    "workspace_id": self.new.workspace_id,
+                    "scopes": self.new.scopes,
+                    "expires_at": self.new.expires_at.map(Timestamp::as_micros),
+                }),
+            }),
         })
     }
 }
@@ -189,23 +207,23 @@ impl Insert<'_> {
         self.repeat.is_none().then(|| self.actor.at.as_micros())
     }
 
-    /// Takes the request id for this request; the id of the credential that it
-    /// made before, if it did.
-    async fn claim(&self, tx: &mut Tx, repeat: &Repeat) -> Result<Option<String>, StoreError> {
-        let caller = self.actor.token_id.as_ref().map_or("", |id| id.0.as_str());
+    /// Takes the request id for this request; what it made before, if it did.
+    async fn claim(&self, tx: &mut Tx, repeat: &Repeat) -> Result<Option<Earlier>, StoreError> {
+        let caller = self.caller_id();
         let since = self.actor.at.saturating_sub(REQUEST_ID_LIFETIME);
         let claimed = sqlx::query(
-            "INSERT INTO request_ids (caller_id, request_id, body_hash, credential_id, created_at) \
-             VALUES ($1, $2, $3, $4, $5) \
+            "INSERT INTO request_ids (caller_id, request_id, body_hash, credential_id, secret_id, \
+             created_at) VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (caller_id, request_id) DO UPDATE \
              SET body_hash = excluded.body_hash, credential_id = excluded.credential_id, \
-             created_at = excluded.created_at \
-             WHERE request_ids.created_at <= $6",
+             secret_id = excluded.secret_id, created_at = excluded.created_at \
+             WHERE request_ids.created_at <= $7",
         )
         .bind(caller)
         .bind(repeat.request_id.to_string())
         .bind(&repeat.body_hash[..])
         .bind(&self.new.id.0)
+        .bind(&self.new.secret.id)
         .bind(self.actor.at.as_micros())
         .bind(since.as_micros())
         .execute(&mut **tx)
@@ -213,14 +231,15 @@ impl Insert<'_> {
         if claimed.rows_affected() == 1 {
             return Ok(None);
         }
-        let (body_hash, earlier): (Vec<u8>, String) = sqlx::query_as(
-            "SELECT body_hash, credential_id FROM request_ids WHERE caller_id = $1 AND request_id = $2",
+        let earlier: Earlier = sqlx::query_as(
+            "SELECT body_hash, credential_id, secret_id FROM request_ids \
+             WHERE caller_id = $1 AND request_id = $2",
         )
         .bind(caller)
         .bind(repeat.request_id.to_string())
         .fetch_one(&mut **tx)
         .await?;
-        if body_hash == repeat.body_hash {
+        if earlier.body_hash == repeat.body_hash {
             Ok(Some(earlier))
         } else {
             Err(StoreError::Refused(Refusal::RequestIdReused))
@@ -228,28 +247,52 @@ impl Insert<'_> {
     }
 
     /// Answers a repeat: replaces a secret that nobody proved, which then is dead.
-    async fn again(&self, tx: &mut Tx, earlier: &str) -> Result<Done<Inserted>, StoreError> {
+    async fn again(
+        &self,
+        tx: &mut Tx,
+        repeat: &Repeat,
+        earlier: Earlier,
+    ) -> Result<Done<Inserted>, StoreError> {
         self.check_caller(tx).await?;
+        let id = earlier.credential_id.as_str();
         let replaced = sqlx::query(
-            "DELETE FROM secrets WHERE credential_id = $1 AND state = 'current' AND proved_at IS NULL \
-             AND EXISTS (SELECT 1 FROM credentials c WHERE c.id = $1 AND c.revoked_at IS NULL)",
+            "DELETE FROM secrets WHERE id = $1 AND proved_at IS NULL \
+             AND EXISTS (SELECT 1 FROM credentials c WHERE c.id = $2 AND c.revoked_at IS NULL)",
         )
-        .bind(earlier)
+        .bind(&earlier.secret_id)
+        .bind(id)
         .execute(&mut **tx)
         .await?
         .rows_affected()
             == 1;
         if !replaced {
-            let kept = self.kept(tx, earlier).await?;
+            let kept = self.kept(tx, id).await?;
             return Ok(Done::nothing(Inserted { kept, already_used: true }));
         }
-        insert_secret(tx, earlier, &self.new.secret, None, self.actor.at).await?;
-        let kept = self.kept(tx, earlier).await?;
+        insert_secret(tx, id, &self.new.secret, None, self.actor.at).await?;
+        sqlx::query(
+            "UPDATE request_ids SET secret_id = $3 WHERE caller_id = $1 AND request_id = $2",
+        )
+        .bind(self.caller_id())
+        .bind(repeat.request_id.to_string())
+        .bind(&self.new.secret.id)
+        .execute(&mut **tx)
+        .await?;
+        let kept = self.kept(tx, id).await?;
         Ok(Done {
             value: Inserted { kept, already_used: false },
-            touched: vec![Touched::Credential(earlier.to_owned())],
-            audit: Some(("credential.create_again", vec![earlier.to_owned()])),
+            touched: vec![Touched::Credential(id.to_owned())],
+            audit: Some(Audit {
+                action: "credential.create_again",
+                targets: vec![earlier.credential_id],
+                details: json!({}),
+            }),
         })
+    }
+
+    /// Whose request ids these are.
+    fn caller_id(&self) -> &str {
+        self.actor.token_id.as_ref().map_or("", |id| id.0.as_str())
     }
 
     async fn kept(&self, tx: &mut Tx, id: &str) -> Result<Kept, StoreError> {
@@ -262,6 +305,9 @@ impl Insert<'_> {
     /// Locks the owner and what the credential hangs on, and checks what only
     /// the store can.
     async fn birth(&self, tx: &mut Tx) -> Result<Birth, StoreError> {
+        if self.new.user_id.is_system() && kind_of(&self.new.detail) == Kind::PersonalAccessToken {
+            return Err(StoreError::Refused(Refusal::NoOwner));
+        }
         let owner: Option<(bool, i64)> = sqlx::query_as(super::super::LOCK_USER)
             .bind(self.new.user_id.as_str())
             .fetch_optional(&mut **tx)
@@ -277,10 +323,12 @@ impl Insert<'_> {
         };
         self.check_caller(tx).await?;
         let held: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 AND revoked_at IS NULL",
+            "SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 \
+             AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)",
         )
         .bind(self.new.user_id.as_str())
         .bind(kind_text(kind_of(&self.new.detail)))
+        .bind(self.actor.at.as_micros())
         .fetch_one(&mut **tx)
         .await?;
         if held >= self.new.quota {
@@ -455,7 +503,14 @@ impl Step for Update<'_> {
         Ok(Done {
             value: get(tx, self.target).await?,
             touched: Vec::new(),
-            audit: Some(("credential.update", vec![self.target.id.to_owned()])),
+            audit: Some(Audit {
+                action: "credential.update",
+                targets: vec![self.target.id.to_owned()],
+                details: json!({
+                    "name": self.changes.name.as_ref().map(|name| name.as_str()),
+                    "description": self.changes.description.as_ref().map(|text| text.as_str()),
+                }),
+            }),
         })
     }
 }
@@ -470,6 +525,11 @@ pub(super) struct Revoke<'a> {
 #[async_trait]
 impl Step for Revoke<'_> {
     type Output = Option<Revoked>;
+
+    /// To end a token is never too late.
+    fn needs_standing(&self) -> bool {
+        false
+    }
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<Revoked>>, StoreError> {
         if get(tx, self.target).await?.is_none() {
@@ -498,7 +558,11 @@ impl Step for Revoke<'_> {
         let kept = get(tx, self.target)
             .await?
             .ok_or_else(|| StoreError::Failed("a credential is gone in a transaction".into()))?;
-        let audit = (!revoked.is_empty()).then(|| ("credential.revoke", revoked.clone()));
+        let audit = (!revoked.is_empty()).then(|| Audit {
+            action: "credential.revoke",
+            targets: revoked.clone(),
+            details: json!({}),
+        });
         Ok(Done {
             value: Some(Revoked { kept, more }),
             touched: revoked.into_iter().map(Touched::Credential).collect(),
@@ -512,7 +576,8 @@ impl Revoke<'_> {
         Ok(sqlx::query_scalar(
             "WITH RECURSIVE made (id) AS (SELECT id FROM credentials WHERE id = $1 UNION \
              SELECT c.id FROM credentials c JOIN made ON c.created_by_token_id = made.id) \
-             UPDATE credentials SET revoked_at = $2, updated_at = $2 WHERE id IN ( \
+             UPDATE credentials SET revoked_at = coalesce(revoked_at, $2), updated_at = $2 \
+             WHERE id IN ( \
              SELECT c.id FROM credentials c JOIN made ON made.id = c.id \
              WHERE c.revoked_at IS NULL ORDER BY c.id LIMIT $3) RETURNING id",
         )
@@ -521,5 +586,48 @@ impl Revoke<'_> {
         .bind(room)
         .fetch_all(&mut **tx)
         .await?)
+    }
+}
+
+/// Forgets what has been dead for long.
+pub(super) struct Purge {
+    pub(super) before: Timestamp,
+    pub(super) at: Timestamp,
+}
+
+#[async_trait]
+impl Step for Purge {
+    type Output = u64;
+
+    async fn run(&self, tx: &mut Tx) -> Result<Done<u64>, StoreError> {
+        let is_alone: bool =
+            sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?;
+        if !is_alone {
+            return Ok(Done::nothing(0));
+        }
+        let forgotten = sqlx::query(
+            "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials \
+             WHERE revoked_at < $1 OR (expires_at < $1 AND kind = 'personal_access_token') LIMIT $2)",
+        )
+        .bind(self.before.as_micros())
+        .bind(MAX_ROWS)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+        let over = sqlx::query(
+            "DELETE FROM request_ids WHERE created_at IN (SELECT created_at FROM request_ids \
+             WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
+        )
+        .bind(self.at.saturating_sub(REQUEST_ID_LIFETIME).as_micros())
+        .bind(MAX_ROWS)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+        let audit = (forgotten > 0).then(|| Audit {
+            action: "credential.purge",
+            targets: Vec::new(),
+            details: json!({ "before": self.before.as_micros(), "count": forgotten }),
+        });
+        Ok(Done { value: forgotten + over, touched: Vec::new(), audit })
     }
 }

@@ -3,11 +3,12 @@
 use std::io;
 
 use async_trait::async_trait;
+use serde_json::json;
 use sqlx::Pool;
 
 use super::{
     Db, SqlStore, Tx, credentials,
-    mutation::{self, Done, Step, Touched},
+    mutation::{self, Audit, Done, Step, Touched},
     rows::{UserRow, user_columns, user_kind_text},
 };
 use crate::{
@@ -87,7 +88,16 @@ impl Step for InsertUser<'_> {
         Ok(Done {
             value: existing(tx, &self.new.id).await?,
             touched: Vec::new(),
-            audit: Some(("user.create", vec![self.new.id.to_string()])),
+            audit: Some(Audit {
+                action: "user.create",
+                targets: vec![self.new.id.to_string()],
+                details: json!({
+                    "handle": self.new.handle.as_str(),
+                    "is_admin": self.new.is_admin,
+                    "is_active": self.new.is_active,
+                    "external_id": self.new.external_id.as_ref().map(|id| id.as_str()),
+                }),
+            }),
         })
     }
 }
@@ -96,7 +106,7 @@ impl Step for InsertUser<'_> {
 pub(super) struct UpdateUser<'a> {
     pub(super) name: &'a UserRef,
     pub(super) changes: &'a UserChanges,
-    pub(super) at: Timestamp,
+    pub(super) actor: &'a Actor,
 }
 
 #[async_trait]
@@ -113,6 +123,12 @@ impl Step for UpdateUser<'_> {
         }
         let Some(named) = user(tx, self.name).await? else { return Ok(Done::nothing(None)) };
         sqlx::query(super::super::LOCK_USER).bind(named.id.as_str()).execute(&mut **tx).await?;
+        // What it was before the lock may have changed.
+        let named = existing(tx, &named.id).await?;
+        let lost = named.id == self.actor.user_id && !(named.is_active && named.is_admin);
+        if lost {
+            return Err(StoreError::Refused(Refusal::CallerRevoked));
+        }
         if named.id.is_system() {
             return Err(StoreError::Refused(Refusal::SystemUser));
         }
@@ -141,7 +157,7 @@ impl Step for UpdateUser<'_> {
         .bind(changes.is_active)
         .bind(external_id.is_some())
         .bind(external_id.and_then(Option::as_ref).map(|id| id.as_str()))
-        .bind(self.at.as_micros())
+        .bind(self.actor.at.as_micros())
         .execute(&mut **tx)
         .await
         .map_err(|error| super::super::taken(error, USER_FIELDS))?;
@@ -152,7 +168,16 @@ impl Step for UpdateUser<'_> {
         Ok(Done {
             value: Some(existing(tx, &named.id).await?),
             touched: vec![Touched::User(id.clone())],
-            audit: Some(("user.update", vec![id])),
+            audit: Some(Audit {
+                action: "user.update",
+                targets: vec![id],
+                details: json!({
+                    "handle": handle,
+                    "is_admin": changes.is_admin,
+                    "is_active": changes.is_active,
+                    "external_id": external_id.map(|id| id.as_ref().map(|id| id.as_str())),
+                }),
+            }),
         })
     }
 }
@@ -240,7 +265,8 @@ pub(super) async fn bootstrap(
     insert(&mut tx, &first.administrator, actor.at).await?;
     credentials::insert_first(&mut tx, &first.credential, actor).await?;
     let targets = vec![first.administrator.id.to_string(), first.credential.id.0.clone()];
-    let done = Done { value: (), touched: Vec::new(), audit: Some(("store.bootstrap", targets)) };
+    let audit = Audit { action: "store.bootstrap", targets, details: json!({}) };
+    let done = Done { value: (), touched: Vec::new(), audit: Some(audit) };
     mutation::record(&mut tx, actor, &done).await?;
     before_commit().map_err(|error| StoreError::Failed(error.into()))?;
     tx.commit().await?;

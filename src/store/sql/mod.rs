@@ -10,7 +10,7 @@ mod rows;
 use std::{fs::File, io};
 
 use async_trait::async_trait;
-use sqlx::{Pool, migrate::Migrator};
+use sqlx::{Pool, error::ErrorKind, migrate::Migrator};
 
 use super::Db;
 use crate::{
@@ -44,12 +44,16 @@ pub(super) async fn migrate(
     match migrate {
         Migrate::Auto => migrator.run(pool).await.map_err(|error| StoreError::Failed(error.into())),
         Migrate::Check => {
-            let applied: Vec<i64> = sqlx::query_scalar(
+            let applied = sqlx::query_scalar(
                 "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version",
             )
             .fetch_all(pool)
-            .await
-            .unwrap_or_default();
+            .await;
+            let applied: Vec<i64> = match applied {
+                // Without the table there is no schema yet.
+                Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::Other => Vec::new(),
+                applied => applied?,
+            };
             let known: Vec<i64> = migrator.iter().map(|migration| migration.version).collect();
             if applied == known {
                 Ok(())
@@ -191,9 +195,14 @@ impl Store for SqlStore {
         changes: &UserChanges,
         actor: &Actor,
     ) -> Result<Option<(User, Revision)>, StoreError> {
-        let step = directory::UpdateUser { name, changes, at: actor.at };
+        let step = directory::UpdateUser { name, changes, actor };
         let (user, revision) = mutate(&self.writer, actor, &step).await?;
         Ok(user.map(|user| (user, revision)))
+    }
+
+    async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError> {
+        let step = credentials::Purge { before, at: actor.at };
+        Ok(mutate(&self.writer, actor, &step).await?.0)
     }
 
     async fn close(&self) {

@@ -9,7 +9,7 @@ use super::{Tx, rows};
 use crate::{
     domain::Revision,
     random,
-    store::{Actor, StoreError},
+    store::{Actor, Refusal, StoreError},
 };
 
 /// How often a transaction is tried that the engine gave up in favour of another.
@@ -20,6 +20,11 @@ const ATTEMPTS: u32 = 6;
 pub(super) trait Step: Sync {
     /// What the caller gets of it.
     type Output: Send;
+
+    /// Whether it is done only if its caller still may when it is committed.
+    fn needs_standing(&self) -> bool {
+        true
+    }
 
     /// Does it, and says what it did.
     async fn run(&self, tx: &mut Tx) -> Result<Done<Self::Output>, StoreError>;
@@ -32,7 +37,17 @@ pub(super) struct Done<T> {
     /// Whose answers of Verify it may have altered; none: it takes no revision.
     pub(super) touched: Vec<Touched>,
     /// What the audit row says; `None`: nothing was changed.
-    pub(super) audit: Option<(&'static str, Vec<String>)>,
+    pub(super) audit: Option<Audit>,
+}
+
+/// What an audit row says beside who, when and from where.
+pub(super) struct Audit {
+    /// What was done, `noun.verb`.
+    pub(super) action: &'static str,
+    /// The ids of what it was done to.
+    pub(super) targets: Vec<String>,
+    /// What was set, never a secret.
+    pub(super) details: serde_json::Value,
 }
 
 impl<T> Done<T> {
@@ -96,6 +111,9 @@ async fn once<S: Step>(
     let mut tx = super::super::begin(pool).await?;
     let done = step.run(&mut tx).await?;
     let revision = record(&mut tx, actor, &done).await?;
+    if done.audit.is_some() && step.needs_standing() {
+        check_standing(&mut tx, actor, &done.touched).await?;
+    }
     tx.commit().await?;
     Ok((done.value, revision))
 }
@@ -112,11 +130,11 @@ pub(super) async fn record<T>(
     } else {
         Some(take_revision(tx, actor, &done.touched).await?)
     };
-    if let Some((action, targets)) = &done.audit {
+    if let Some(Audit { action, targets, details }) = &done.audit {
         sqlx::query(
             "INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
-             caller_token_id, caller_ip, request_id, targets) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             caller_token_id, caller_ip, request_id, targets, details) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(random::id(actor.at))
         .bind(revision.map(|revision| revision.number))
@@ -127,6 +145,7 @@ pub(super) async fn record<T>(
         .bind(actor.ip.map(|ip| ip.to_string()))
         .bind(actor.request_id.as_deref())
         .bind(rows::json(targets))
+        .bind(details.to_string())
         .execute(&mut **tx)
         .await?;
     }
@@ -134,6 +153,39 @@ pub(super) async fn record<T>(
         Some(revision) => Ok(revision),
         None => Ok(head(&mut **tx).await?),
     }
+}
+
+/// Looks again whether the caller may: it was let in before the transaction
+/// began, and may have waited for a lock since.
+///
+/// A change that takes a revision looks after it has it, so whatever ended the
+/// caller's right either committed before and is seen here, or commits after.
+/// What the step itself changed of the caller it has looked at under a lock.
+async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Result<(), StoreError> {
+    let Some(token_id) = &actor.token_id else { return Ok(()) };
+    let itself = touched
+        .iter()
+        .any(|touched| matches!(touched, Touched::User(id) if id == actor.user_id.as_str()));
+    let stands: Option<bool> = sqlx::query_scalar(
+        "SELECT (c.revoked_at IS NULL \
+         AND c.store_epoch >= t.token_epoch AND c.user_epoch >= u.token_epoch \
+         AND coalesce(c.workspace_epoch >= w.token_epoch, TRUE) \
+         AND coalesce(c.organization_epoch >= o.token_epoch, TRUE) \
+         AND (c.membership_id IS NULL OR EXISTS (SELECT 1 FROM memberships m \
+         WHERE m.id = c.membership_id AND m.role <> 'guest')) \
+         AND ($2 OR (u.is_active AND (u.is_admin OR NOT $3)))) AS stands \
+         FROM credentials c CROSS JOIN store t JOIN users u ON u.id = c.user_id \
+         LEFT JOIN workspaces w ON w.id = c.workspace_id \
+         LEFT JOIN organizations o ON o.id = c.organization_id \
+         WHERE c.id = $1 AND t.id = 1",
+    )
+    .bind(&token_id.0)
+    .bind(itself)
+    .bind(actor.as_administrator)
+    .fetch_optional(&mut **tx)
+    .await?;
+    // A token that is in no table, such as the root's, is not revoked in one.
+    if stands.unwrap_or(true) { Ok(()) } else { Err(StoreError::Refused(Refusal::CallerRevoked)) }
 }
 
 async fn take_revision(

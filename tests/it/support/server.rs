@@ -99,10 +99,10 @@ impl Place {
         let arguments = std::iter::once("token-authority".into())
             .chain(self.arguments())
             .chain(more.iter().map(OsString::from));
-        match config::read(arguments).unwrap().command {
-            Command::Serve(settings) => *settings,
-            _ => unreachable!("the first argument is serve"),
-        }
+        let Command::Serve(settings) = config::read(arguments).unwrap().command else {
+            unreachable!("the first argument is serve");
+        };
+        *settings
     }
 
     pub(crate) fn admin_token(&self) -> String {

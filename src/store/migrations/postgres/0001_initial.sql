@@ -34,7 +34,7 @@ CREATE TABLE audit (
     caller_ip TEXT,
     request_id TEXT,
     targets TEXT NOT NULL,
-    reason TEXT
+    details TEXT NOT NULL
 );
 CREATE INDEX audit_occurred_at ON audit (occurred_at);
 
@@ -88,8 +88,8 @@ CREATE TABLE workspaces (
     UNIQUE (organization_id, slug)
 );
 
--- Leaving deletes the row; coming back makes another, so that a credential
--- bound under the old one stays dead.
+-- Leaving deletes the row, and demotion to guest replaces it; coming back makes
+-- another, so that a credential bound under the old one stays dead.
 CREATE TABLE memberships (
     id TEXT COLLATE "C" PRIMARY KEY,
     user_id TEXT COLLATE "C" NOT NULL REFERENCES users (id),
@@ -138,6 +138,7 @@ CREATE TABLE credentials (
 );
 CREATE INDEX credentials_of_user ON credentials (user_id, created_at, id);
 CREATE INDEX credentials_of_workspace ON credentials (workspace_id, created_at, id) WHERE workspace_id IS NOT NULL;
+CREATE INDEX credentials_live ON credentials (user_id, kind) WHERE revoked_at IS NULL;
 CREATE INDEX credentials_expires_at ON credentials (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX credentials_revoked_at ON credentials (revoked_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX credentials_created_by ON credentials (created_by_token_id) WHERE created_by_token_id IS NOT NULL;
@@ -170,12 +171,13 @@ CREATE TABLE last_uses (
     last_used_ip TEXT
 );
 
+-- Empty: used at this service itself, or from an address that is not known.
 CREATE TABLE verifier_uses (
     credential_id TEXT COLLATE "C" NOT NULL REFERENCES credentials (id) ON DELETE CASCADE,
     verifier_id TEXT COLLATE "C" NOT NULL,
+    client_ip TEXT COLLATE "C" NOT NULL,
     last_used_at BIGINT NOT NULL,
-    last_used_ip TEXT,
-    PRIMARY KEY (credential_id, verifier_id)
+    PRIMARY KEY (credential_id, verifier_id, client_ip)
 );
 
 CREATE TABLE request_ids (
@@ -183,6 +185,7 @@ CREATE TABLE request_ids (
     request_id TEXT COLLATE "C" NOT NULL,
     body_hash BYTEA NOT NULL CHECK (length(body_hash) = 32),
     credential_id TEXT COLLATE "C" NOT NULL REFERENCES credentials (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+    secret_id TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
     PRIMARY KEY (caller_id, request_id)
 );
