@@ -39,7 +39,7 @@ pub struct Policy {
     pub default_lifetime: Option<Duration>,
     /// How long it may live; `None`: for ever.
     pub max_lifetime: Option<Duration>,
-    /// How many tokens, not revoked, one user may have.
+    /// How many tokens, neither revoked nor expired, one user may have.
     pub tokens_per_user: i64,
 }
 

@@ -121,7 +121,7 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_PAT_MAX_LIFETIME")]
     pub pat_max_lifetime: Option<Span>,
 
-    /// Personal access tokens, not revoked, that one user may have
+    /// Personal access tokens, neither revoked nor expired, that one user may have
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_PATS_PER_USER", default_value = "1000",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pats_per_user: u32,

@@ -2,6 +2,7 @@
 //! request whether a token is good, whose it is and for what.
 //!
 //! `ARCHITECTURE.md` has the map and one call followed through it.
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
 pub mod authority;
 pub mod bootstrap;

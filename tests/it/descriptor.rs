@@ -2,8 +2,8 @@ use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
 
 use prost::Message;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
-    ReflectMessage as _, Value,
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor,
+    MethodDescriptor, Value,
 };
 use token_authority::{
     proto::{DESCRIPTORS, v1},
@@ -96,22 +96,16 @@ fn every_field_that_can_hold_a_token_is_redacted() {
 
 /// By its name, or because it can hold whatever a caller likes.
 fn can_hold_a_token(field: &FieldDescriptor) -> bool {
-    let name = field.name();
-    match field.kind() {
-        Kind::String | Kind::Bytes => {
-            let is_page = name.ends_with("page_token");
-            let is_prefix = name == "token_prefix";
-            let words = ["token", "tokens", "text", "texts", "secret", "secrets", "password"];
-            let named = name.split('_').next_back().is_some_and(|last| words.contains(&last));
-            let of_texts = field.parent_message().name() == "TokenTexts";
-            (named || of_texts) && !is_page && !is_prefix
-        }
-        Kind::Message(inner) => {
-            let free = ["google.protobuf.Value", "google.protobuf.Struct", "google.protobuf.Any"];
-            free.contains(&inner.full_name()) || inner.name() == "TokenTexts"
-        }
-        _ => false,
+    if let Kind::Message(inner) = field.kind() {
+        let free = ["google.protobuf.Value", "google.protobuf.Struct", "google.protobuf.Any"];
+        return free.contains(&inner.full_name()) || inner.name() == "TokenTexts";
     }
+    let name = field.name();
+    let last_word = name.split('_').next_back().unwrap_or_default();
+    let words = ["token", "tokens", "text", "texts", "secret", "secrets", "password"];
+    let named = words.contains(&last_word) && !name.ends_with("page_token");
+    let is_text = matches!(field.kind(), Kind::String | Kind::Bytes);
+    is_text && (named || field.parent_message().name() == "TokenTexts")
 }
 
 /// The messages that have a redacted field themselves.
@@ -187,23 +181,22 @@ fn filled(descriptor: MessageDescriptor, oneof_branch: usize, depth: usize) -> D
         if branch == Some(false) || depth > 3 {
             continue;
         }
-        let value = match field.kind() {
-            Kind::String if is_redacted(&field) || of_free_form(&field) => {
-                Value::String(SECRET.to_owned())
-            }
-            Kind::Message(inner) if field.is_map() => {
-                let value = inner.map_entry_value_field();
-                let Kind::Message(value) = value.kind() else { continue };
+        let holds_secret = is_redacted(&field) || of_free_form(&field);
+        let value = if let Kind::Message(inner) = field.kind() {
+            if field.is_map() {
+                let Kind::Message(value) = inner.map_entry_value_field().kind() else { continue };
+                let key = MapKey::String(SECRET.to_owned());
                 let value = Value::Message(filled(value, 3, depth + 1));
-                let entry = (prost_reflect::MapKey::String(SECRET.to_owned()), value);
-                message.set_field(&field, Value::Map([entry].into()));
+                message.set_field(&field, Value::Map([(key, value)].into()));
                 continue;
             }
-            Kind::Message(inner) => {
-                let branch = if inner.name() == "Value" { 2 } else { oneof_branch };
-                Value::Message(filled(inner, branch, depth + 1))
-            }
-            _ => continue,
+            // The third branch of a free value is its text.
+            let branch = if inner.name() == "Value" { 2 } else { oneof_branch };
+            Value::Message(filled(inner, branch, depth + 1))
+        } else if field.kind() == Kind::String && holds_secret {
+            Value::String(SECRET.to_owned())
+        } else {
+            continue;
         };
         let value = if field.is_list() { Value::List(vec![value]) } else { value };
         message.set_field(&field, value);

@@ -5,7 +5,7 @@ use token_authority::proto::v1::{
     CreatePersonalAccessTokenRequest, CreateUserRequest, VerifyRequest, WhoAmIRequest,
     verification_client::VerificationClient,
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -178,6 +178,28 @@ async fn calls_over_the_limit_are_shed_and_health_still_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_token_takes_no_room_from_those_who_do() {
+    let server = TestServer::start_with(Engine::Sqlite, &["--max-calls=2"]).await;
+    // Calls that never say what they ask.
+    let mut flood = RawHttp2::open(server.address).await;
+    for call in 0..100 {
+        flood.request(2 * call + 1, "/grpc.health.v1.Health/Check", &[], None).await;
+    }
+    let refused = |code| code == Code::ResourceExhausted;
+    wait::until("the flood has all the room that it gets", SOON, async || {
+        health(server.channel.clone(), "").await.is_err_and(|status| refused(status.code()))
+    })
+    .await;
+    client(&server).who_am_i().await.unwrap();
+    drop(flood);
+    wait::until("the room is free again", SOON, async || {
+        health(server.channel.clone(), "").await.is_ok()
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_over_the_limit_wait_until_another_closes() {
     let server = TestServer::start_with(Engine::Sqlite, &["--max-connections=2"]).await;
     let second = Client::connect(server.address, &server.admin).await;
@@ -193,19 +215,23 @@ async fn connections_over_the_limit_wait_until_another_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connection_that_says_nothing_is_dropped_and_holds_no_other_up() {
+async fn connection_that_does_not_say_what_it_speaks_is_dropped_and_holds_no_other_up() {
     let server = TestServer::start(Engine::Sqlite).await;
     let silent = TcpStream::connect(server.address).await.unwrap();
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    slow.write_all(b"P").await.unwrap();
     let other = Client::connect(server.address, &server.admin).await;
     other.who_am_i().await.unwrap();
     let since = Instant::now();
-    let dropped = async {
-        silent.readable().await.unwrap();
-        silent.try_read(&mut [0; 1])
-    };
-    // FIRST_WORD is 10 s.
-    let dropped = tokio::time::timeout(Duration::from_secs(15), dropped).await;
-    assert_eq!(dropped.expect("it is dropped").unwrap(), 0, "something was said to it");
+    for stream in [silent, slow] {
+        let dropped = async {
+            stream.readable().await.unwrap();
+            stream.try_read(&mut [0; 1])
+        };
+        // FIRST_WORDS is 10 s.
+        let dropped = tokio::time::timeout(Duration::from_secs(15), dropped).await;
+        assert_eq!(dropped.expect("it is dropped").unwrap(), 0, "something was said to it");
+    }
     assert!(since.elapsed() > Duration::from_secs(5), "it was dropped at once");
     server.stop().await;
 }

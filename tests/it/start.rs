@@ -25,6 +25,7 @@ on_both_stores![
     token_that_a_broken_start_left_behind_is_taken,
     token_in_the_bootstrap_file_is_the_administrators,
     migrate_alone_is_enough_for_a_start_that_only_checks,
+    migrate_reads_the_file_of_settings,
     store_keeps_its_pepper_and_its_cluster_id,
 ];
 
@@ -144,7 +145,11 @@ async fn token_in_the_bootstrap_file_is_the_administrators(engine: Engine) {
     fs::remove_file(&file).unwrap();
     assert_names(&run(program(&quiet)).await, "bootstrap-token-file");
 
+    // Nobody could call with it.
     fs::write(&file, &good).unwrap();
+    let other_prefix = with(quiet.clone(), &["--pat-prefix=acme_"]);
+    assert_names(&run(program(&other_prefix)).await, "bootstrap-token-file");
+
     let process = Process::start(&arguments).await;
     assert!(works(&process, good.trim()).await);
     assert!(!place.path("data/admin.token").exists());
@@ -172,6 +177,33 @@ async fn migrate_alone_is_enough_for_a_start_that_only_checks(engine: Engine) {
     let process = Process::start(&checking).await;
     assert!(works(&process, &place.admin_token()).await);
     process.stop().await;
+}
+
+async fn migrate_reads_the_file_of_settings(engine: Engine) {
+    let place = Place::new(engine).await;
+    let data = place.path("of-the-file");
+    let mut settings = format!("data-dir = {data:?}\nmax-calls = 7\n");
+    if let Some(url) = &place.database_url {
+        settings += &format!("database-url = {url:?}\n");
+    }
+    fs::write(place.path("settings.toml"), settings).unwrap();
+    let config = format!("--config={}", place.path("settings.toml").display());
+    let migrated = run(program(["migrate", &config])).await;
+    assert_eq!((migrated.code, &*migrated.stderr), (Some(0), ""));
+    assert_eq!(data.join("token-authority.db").exists(), engine == Engine::Sqlite);
+    if engine == Engine::Postgres {
+        assert_eq!(place.number("SELECT count(*) FROM store").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_store_without_its_pepper_is_refused() {
+    let place = Place::new(Engine::Sqlite).await;
+    let arguments = without_pepper(place.arguments());
+    Process::start(&arguments).await.stop().await;
+    fs::remove_file(place.path("data/pepper")).unwrap();
+    assert_names(&run(program(&arguments)).await, "data-dir");
+    assert!(!place.path("data/pepper").exists(), "another one would prove nothing");
 }
 
 /// The arguments of `migrate`, without those of `serve` alone.

@@ -49,12 +49,6 @@ impl Process {
 
     /// Starts the program and waits until it serves, or gives what it said
     /// before it stopped.
-    pub(crate) async fn try_start(
-        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-    ) -> Result<Self, String> {
-        Self::try_spawn(program(arguments)).await
-    }
-
     async fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command
             .arg("--log-format=json")
