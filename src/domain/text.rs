@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use super::Invalid;
+use super::{Invalid, Token};
 
 /// Characters that make a text look like another: they reorder what follows.
 const BIDIRECTIONAL: [char; 12] = [
@@ -16,6 +16,10 @@ fn check(text: &str, at_most: usize) -> Result<(), Invalid> {
     }
     if text.chars().any(|c| c.is_control() || BIDIRECTIONAL.contains(&c)) {
         return Err(Invalid::new("must not hold control or bidirectional characters"));
+    }
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    if words.any(|word| word.parse::<Token>().is_ok()) {
+        return Err(Invalid::new("must not hold a token, which is for its holder alone"));
     }
     Ok(())
 }
@@ -138,6 +142,17 @@ mod tests {
         }
         assert!("".parse::<Description>().is_ok());
         assert!("two words, 日本語".parse::<TokenName>().is_ok());
+    }
+
+    #[test]
+    fn text_that_holds_a_token_is_refused() {
+        let token = Token::from_random(&"pat_".parse().unwrap(), &[7; 32]);
+        for text in [token.expose(), &format!("my token is '{}'.", token.expose())] {
+            assert!(text.parse::<TokenName>().is_err());
+            assert!(text.parse::<Description>().is_err());
+            assert!(text.parse::<ExternalId>().is_err());
+        }
+        assert!(token.shown().parse::<TokenName>().is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where credentials and the directory are kept: the contract, and one file for
 //! each engine that keeps it.
 //!
-//! The two engines share one body ([`sql`]'s files, compiled once for each) and
+//! The two engines share one body (the files in `sql/`, compiled once for each) and
 //! one text of each statement; what only one of them needs is a constant or a
 //! function in that engine's file. `tests/it/store.rs` runs every promise below
 //! on both.

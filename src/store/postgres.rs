@@ -52,7 +52,8 @@ pub(super) async fn open(
     let options = url
         .parse::<PgConnectOptions>()
         .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
-        .application_name("token-authority");
+        .application_name("token-authority")
+        .options([("client_min_messages", "warning")]);
     let options = if is_here(&options) || url.contains("sslmode=") {
         options
     } else {
