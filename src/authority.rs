@@ -316,8 +316,9 @@ impl Authority {
         let actor = self.actor(caller, owner.as_ref());
         let target = target(id, owner.as_ref());
         // Itself first, in a transaction of its own: it may have been used to make
-        // more than one can revoke.
-        let mut revoke_descendants = false;
+        // more than one can revoke. A caller that ends itself could not go on if that
+        // broke off, so it ends as many as one can at once.
+        let mut revoke_descendants = descendants && caller.token_id().0 == id;
         loop {
             let (revoked, revision) = self
                 .store

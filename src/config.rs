@@ -45,7 +45,7 @@ pub enum Command {
     Token {
         /// What to do.
         #[command(subcommand)]
-        command: New,
+        command: NewToken,
     },
 }
 
@@ -54,6 +54,22 @@ pub enum Command {
 pub enum New {
     /// Print a new one
     New,
+}
+
+/// What to make.
+#[derive(Debug, Subcommand)]
+pub enum NewToken {
+    /// Print a new one
+    New {
+        /// What it begins with: the first, as for `serve`
+        #[arg(
+            long,
+            env = "TOKEN_AUTHORITY_PAT_PREFIX",
+            value_delimiter = ',',
+            default_value = "pat_"
+        )]
+        pat_prefix: Vec<PatPrefix>,
+    },
 }
 
 /// Settings of `serve`.
@@ -167,7 +183,7 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// How long expired and revoked tokens are kept before they are forgotten
+    /// How long expired and revoked tokens are kept before they are forgotten, at least 24h
     #[arg(long, env = "TOKEN_AUTHORITY_KEEP_DEAD", default_value = "90d")]
     pub keep_dead: Span,
 }

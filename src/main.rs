@@ -8,7 +8,7 @@ use std::{
 
 use token_authority::{
     clock::SystemClock,
-    config::{self, Cli, Command, ConfigError, LogFormat, New, Settings},
+    config::{self, Cli, Command, ConfigError, LogFormat, New, NewToken, Settings},
     domain::{Pepper, Token},
     random,
     server::{self, Server, StartError},
@@ -52,9 +52,10 @@ fn run(cli: Cli) -> io::Result<()> {
         Command::Pepper { command: New::New } => {
             io::stdout().write_all(Pepper::to_file(&random::bytes()).as_bytes())
         }
-        Command::Token { command: New::New } => {
-            let prefix = "pat_".parse().expect("a prefix");
-            let token = Token::from_random(&prefix, &random::bytes());
+        Command::Token { command: NewToken::New { pat_prefix } } => {
+            let prefix =
+                pat_prefix.first().ok_or_else(|| io::Error::other("pat-prefix: must name one"))?;
+            let token = Token::from_random(prefix, &random::bytes());
             writeln!(io::stdout(), "{}", token.expose())
         }
         Command::Migrate(settings) => runtime()?.block_on(async {

@@ -33,8 +33,8 @@ use crate::{
 /// How often the store is asked whether it is there, for the health service.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often what has been dead for long is looked for, and the pause after some
-/// was found.
+/// How often what has been dead for long is looked for, and the pause where there
+/// was as much as is forgotten at once.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 const PURGE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -93,6 +93,10 @@ impl Server {
     ///
     /// A setting is wrong, or what it names can't be used.
     pub async fn bind(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        if Duration::from(settings.keep_dead) < store::REQUEST_ID_LIFETIME {
+            // A request must find what it made before.
+            return Err(StartError::new("keep-dead", "must be at least 24h"));
+        }
         let tls = tls(&settings)?;
         let store = open_store(&settings.store).await?;
         let peppers = peppers(&settings, store.as_ref()).await?;
@@ -409,9 +413,10 @@ fn purge(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: &Settings) -> J
                 as_administrator: false,
             };
             match store.purge(at.saturating_sub(keep), &actor).await {
-                // There may be more.
-                Ok(1..) => tokio::time::sleep(PURGE_PAUSE).await,
-                Ok(0) => tokio::time::sleep(PURGE_INTERVAL).await,
+                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() => {
+                    tokio::time::sleep(PURGE_PAUSE).await;
+                }
+                Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "nothing purged");
                     tokio::time::sleep(PURGE_INTERVAL).await;

@@ -144,8 +144,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<(User, Revision)>, StoreError>;
 
     /// Forgets for good what has been dead since before `before`: personal access
-    /// tokens that are expired, credentials that are revoked; and request ids that
-    /// are over. At most [`MAX_ROWS`] at a time, by one process at a time; returns
+    /// tokens that are expired, and credentials that are revoked, once nothing is
+    /// kept that was made with them; and request ids that are over. At most [`MAX_ROWS`] at a time, by one process at a time; returns
     /// how many it was. A verification then does not find what it found dead.
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError>;
 

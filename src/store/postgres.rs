@@ -54,7 +54,7 @@ pub(super) async fn open(
         .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
         .application_name("token-authority")
         .options([("client_min_messages", "warning")]);
-    let options = if is_here(&options) || url.contains("sslmode=") {
+    let options = if is_here(&options) || url.contains("sslmode=") || url.contains("ssl-mode=") {
         options
     } else {
         // Whoever sits between decides what a token may do.

@@ -149,6 +149,8 @@ async fn token_in_the_bootstrap_file_is_the_administrators(engine: Engine) {
     fs::write(&file, &good).unwrap();
     let other_prefix = with(quiet.clone(), &["--pat-prefix=acme_"]);
     assert_names(&run(program(&other_prefix)).await, "bootstrap-token-file");
+    let of_that_prefix = run(program(["token", "new", "--pat-prefix=acme_,pat_"])).await.stdout;
+    assert!(of_that_prefix.starts_with("acme_"));
 
     let process = Process::start(&arguments).await;
     assert!(works(&process, good.trim()).await);
@@ -348,6 +350,7 @@ async fn wrong_setting_is_refused_in_one_sentence_that_names_it() {
         ("--pat-max-lifetime", &["--pat-max-lifetime=for ever"]),
         ("--max-pats-per-user", &["--max-pats-per-user=0"]),
         ("--max-calls", &["--max-calls=0"]),
+        ("keep-dead", &["--keep-dead=23h"]),
         ("--max-calls", &["--max-calls=1000001"]),
         ("--max-connections", &["--max-connections=99999999999999999999"]),
         ("--max-streams", &["--max-streams=many"]),

@@ -167,6 +167,10 @@ impl TestStore {
         }
     }
 
+    fn actor_with_owner(&self, token: &NewCredential, owner: &User) -> Actor {
+        Actor { user_id: owner.id.clone(), ..self.actor_with(&token.id) }
+    }
+
     fn actor_at(&self, later: i64) -> Actor {
         Actor { at: at(later), ..self.actor() }
     }
@@ -1498,12 +1502,25 @@ async fn what_is_dead_for_long_is_purged_and_nothing_else(engine: Engine) {
     store.repeat(&new_token(&user.id), &request(1), &store.actor()).await;
     store.revoke(&revoked.id).await;
 
+    // What a dead one has made is revoked by way of it, so it is kept with that.
+    let maker = new_token(&user.id);
+    store.keep(&maker).await;
+    let child = new_token(&user.id);
+    store.keep_as(&child, &store.actor_with_owner(&maker, &user)).await;
+    store.revoke(&maker.id).await;
+
     let lifetime = i64::try_from(REQUEST_ID_LIFETIME.as_micros()).unwrap();
     let purger = Actor { at: at(lifetime - 1), ..service() };
     assert_eq!(store.purge(at(10), &purger).await.unwrap(), 2);
-    for (new, is_there) in
-        [(&revoked, false), (&expired, false), (&late, true), (&extendable, true), (&live, true)]
-    {
+    for (new, is_there) in [
+        (&revoked, false),
+        (&expired, false),
+        (&late, true),
+        (&extendable, true),
+        (&live, true),
+        (&maker, true),
+        (&child, true),
+    ] {
         assert_eq!(store.found(&new.secret.digest).await.is_some(), is_there, "{new:?}");
     }
     assert_eq!(store.purge(at(10), &purger).await.unwrap(), 0);

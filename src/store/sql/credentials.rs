@@ -256,7 +256,7 @@ impl Insert<'_> {
         self.check_caller(tx).await?;
         let id = earlier.credential_id.as_str();
         let replaced = sqlx::query(
-            "DELETE FROM secrets WHERE id = $1 AND proved_at IS NULL \
+            "DELETE FROM secrets WHERE id = $1 AND state = 'current' AND proved_at IS NULL \
              AND EXISTS (SELECT 1 FROM credentials c WHERE c.id = $2 AND c.revoked_at IS NULL)",
         )
         .bind(&earlier.secret_id)
@@ -323,8 +323,10 @@ impl Insert<'_> {
         };
         self.check_caller(tx).await?;
         let held: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 \
-             AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)",
+            "SELECT (SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 \
+             AND revoked_at IS NULL AND expires_at IS NULL) \
+             + (SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 \
+             AND revoked_at IS NULL AND expires_at > $3)",
         )
         .bind(self.new.user_id.as_str())
         .bind(kind_text(kind_of(&self.new.detail)))
@@ -606,8 +608,10 @@ impl Step for Purge {
             return Ok(Done::nothing(0));
         }
         let forgotten = sqlx::query(
-            "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials \
-             WHERE revoked_at < $1 OR (expires_at < $1 AND kind = 'personal_access_token') LIMIT $2)",
+            "DELETE FROM credentials WHERE id IN (SELECT c.id FROM credentials c \
+             WHERE (c.revoked_at < $1 OR (c.expires_at < $1 AND c.kind = 'personal_access_token')) \
+             AND NOT EXISTS (SELECT 1 FROM credentials d WHERE d.created_by_token_id = c.id) \
+             LIMIT $2)",
         )
         .bind(self.before.as_micros())
         .bind(MAX_ROWS)

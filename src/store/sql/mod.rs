@@ -27,7 +27,7 @@ type Tx = sqlx::Transaction<'static, Db>;
 
 /// A store in one engine.
 pub(super) struct SqlStore {
-    /// Connections that read, and on PostgreSQL the same that write.
+    /// Connections that read.
     pub(super) reader: Pool<Db>,
     /// Connections that write.
     pub(super) writer: Pool<Db>,

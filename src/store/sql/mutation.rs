@@ -112,6 +112,10 @@ async fn once<S: Step>(
     let done = step.run(&mut tx).await?;
     let revision = record(&mut tx, actor, &done).await?;
     if done.audit.is_some() && step.needs_standing() {
+        if let (true, Some(token)) = (done.touched.is_empty(), &actor.token_id) {
+            // It has no revision to wait for: who revokes the caller waits for this row.
+            sqlx::query(super::super::LOCK_CREDENTIAL).bind(&token.0).execute(&mut *tx).await?;
+        }
         check_standing(&mut tx, actor, &done.touched).await?;
     }
     tx.commit().await?;
@@ -171,6 +175,7 @@ async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Resu
          AND c.store_epoch >= t.token_epoch AND c.user_epoch >= u.token_epoch \
          AND coalesce(c.workspace_epoch >= w.token_epoch, TRUE) \
          AND coalesce(c.organization_epoch >= o.token_epoch, TRUE) \
+         AND coalesce(w.is_active AND o.is_active, TRUE) \
          AND (c.membership_id IS NULL OR EXISTS (SELECT 1 FROM memberships m \
          WHERE m.id = c.membership_id AND m.role <> 'guest')) \
          AND ($2 OR (u.is_active AND (u.is_admin OR NOT $3)))) AS stands \

@@ -138,7 +138,7 @@ CREATE TABLE credentials (
 ) STRICT;
 CREATE INDEX credentials_of_user ON credentials (user_id, created_at, id);
 CREATE INDEX credentials_of_workspace ON credentials (workspace_id, created_at, id) WHERE workspace_id IS NOT NULL;
-CREATE INDEX credentials_live ON credentials (user_id, kind) WHERE revoked_at IS NULL;
+CREATE INDEX credentials_live ON credentials (user_id, kind, expires_at) WHERE revoked_at IS NULL;
 CREATE INDEX credentials_expires_at ON credentials (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX credentials_revoked_at ON credentials (revoked_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX credentials_created_by ON credentials (created_by_token_id) WHERE created_by_token_id IS NOT NULL;
