@@ -113,14 +113,22 @@ pub enum Status {
     Revoked,
 }
 
+impl Detail {
+    /// Which of the two kinds has this.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::PersonalAccessToken { .. } => Kind::PersonalAccessToken,
+            Self::ApiClientAuthorization { .. } => Kind::ApiClientAuthorization,
+        }
+    }
+}
+
 impl Credential {
     /// Which of the two kinds it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self.detail {
-            Detail::PersonalAccessToken { .. } => Kind::PersonalAccessToken,
-            Detail::ApiClientAuthorization { .. } => Kind::ApiClientAuthorization,
-        }
+        self.detail.kind()
     }
 
     /// The status at `now`: the one place that decides it.

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::Pool;
 
 use super::{
-    Db, SqlStore, Tx, credentials,
+    Db, SqlStore, Tx, creation,
     mutation::{self, Audit, Done, Step, Touched},
     rows::{UserRow, user_columns, user_kind_text},
 };
@@ -263,7 +263,7 @@ pub(super) async fn bootstrap(
     .await?;
     insert(&mut tx, &system_user(&first.identity), actor.at).await?;
     insert(&mut tx, &first.administrator, actor.at).await?;
-    credentials::insert_first(&mut tx, &first.credential, actor).await?;
+    creation::insert_first(&mut tx, &first.credential, actor).await?;
     let targets = vec![first.administrator.id.to_string(), first.credential.id.0.clone()];
     let audit = Audit { action: "store.bootstrap", targets, details: json!({}) };
     let done = Done { value: (), touched: Vec::new(), audit: Some(audit) };

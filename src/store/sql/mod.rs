@@ -2,6 +2,7 @@
 //! engine's own file, with its database type, its hooks and its locking
 //! statements.
 
+mod creation;
 mod credentials;
 mod directory;
 mod mutation;
@@ -126,7 +127,7 @@ impl Store for SqlStore {
         repeat: Option<&Repeat>,
         actor: &Actor,
     ) -> Result<(Inserted, Revision), StoreError> {
-        mutate(&self.writer, actor, &credentials::Insert { new, repeat, actor }).await
+        mutate(&self.writer, actor, &creation::Insert { new, repeat, actor }).await
     }
 
     async fn credential(&self, target: Target<'_>) -> Result<Option<Kept>, StoreError> {
