@@ -2247,6 +2247,35 @@ async fn reopened_store_has_all_that_was_kept(engine: Engine) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn change_that_postgresql_gives_up_to_end_a_deadlock_is_tried_again() {
+    let store = TestStore::new(Engine::Postgres).await;
+    let parent = new_token(&store.administrator.id);
+    store.keep(&parent).await;
+    let child = new_token(&store.administrator.id);
+    store.keep_as(&child, &store.actor_with(&parent.id)).await;
+
+    let lock =
+        |id: &CredentialId| format!("UPDATE credentials SET updated_at = 1 WHERE id = '{}'", id.0);
+    let mut other = Sql::open(&store.place).await;
+    // It is the store's transaction that notices.
+    other.run("SET deadlock_timeout = '1min'").await.unwrap();
+    other.run(begin(Engine::Postgres)).await.unwrap();
+    other.run(&lock(&child.id)).await.unwrap();
+    let revocation = tokio::spawn({
+        let (inner, actor, id) = (Arc::clone(&store.store), store.actor(), parent.id.clone());
+        async move { inner.revoke_credential(token(&id), true, &actor).await }
+    });
+    store.until_it_waits(&revocation).await;
+    other.run(&lock(&parent.id)).await.unwrap();
+    other.run("COMMIT").await.unwrap();
+    let (revoked, _) = revocation.await.unwrap().unwrap().unwrap();
+    assert!(revoked.kept.credential.revoked_at.is_some());
+    let child = store.credential(token(&child.id)).await.unwrap().unwrap();
+    assert!(child.credential.revoked_at.is_some());
+    assert_eq!(store.head().await.unwrap().number, 1, "what was given up left no gap");
+}
+
 #[tokio::test]
 async fn embedded_store_is_opened_once_at_a_time() {
     let TestStore { store, place, .. } = TestStore::new(Engine::Sqlite).await;
