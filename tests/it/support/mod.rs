@@ -12,6 +12,24 @@ pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod wait;
 
+use std::env;
+
+use tempfile::TempDir;
+
+/// A directory for what a test stores. It goes with the test, unless
+/// `KEEP_TEST_STORES` names where all of them are to be kept, to be looked at when
+/// the whole run is over.
+pub(crate) fn directory() -> TempDir {
+    match env::var_os("KEEP_TEST_STORES") {
+        Some(kept) => tempfile::Builder::new()
+            .prefix("store-")
+            .disable_cleanup(true)
+            .tempdir_in(kept)
+            .unwrap(),
+        None => tempfile::tempdir().unwrap(),
+    }
+}
+
 /// The engine behind a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {

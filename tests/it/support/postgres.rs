@@ -62,7 +62,7 @@ pub(crate) fn bin() -> PathBuf {
 
 impl Cluster {
     fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("ta-pg").tempdir().unwrap().keep();
+        let directory = super::directory().keep();
         let account = account();
         if let Some((uid, gid)) = account {
             std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
@@ -82,7 +82,7 @@ impl Cluster {
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let guard = as_server(Path::new("/bin/sh"))
-            .args(["-c", "\"$0\" \"$@\" >log 2>&1 & server=$!; cat >/dev/null; kill -INT $server; wait $server; rm -rf \"$PWD\""])
+            .args(["-c", "\"$0\" \"$@\" >log 2>&1 & server=$!; cat >/dev/null; kill -INT $server; wait $server; if [ -n \"$KEEP_TEST_STORES\" ]; then touch stopped; else rm -rf \"$PWD\"; fi"])
             .arg(bin().join("postgres"))
             .arg("-D")
             .arg(directory.join("data"))

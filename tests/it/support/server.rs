@@ -63,7 +63,7 @@ pub(crate) type As = InterceptedService<Channel, Presented>;
 impl Place {
     /// An empty store.
     pub(crate) async fn new(engine: Engine) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = super::directory();
         let database_url = match engine {
             Engine::Postgres => Some(postgres::empty_database().await),
             Engine::Sqlite => None,
