@@ -62,14 +62,7 @@ pub async fn bootstrap(
     let is_made = given.is_none();
     let token = given.unwrap_or_else(|| Token::from_random(&issuer.prefix, &random::bytes()));
     let first = first(issuer, cluster_id, &token, now).await?;
-    let actor = Actor {
-        user_id: cluster_id.system_user(),
-        token_id: None,
-        ip: None,
-        request_id: None,
-        at: now,
-        as_administrator: false,
-    };
+    let actor = Actor::service(cluster_id.system_user(), now);
     let write = || match first_token {
         FirstToken::Made(directory) if is_made => write_token(directory, &token),
         FirstToken::Made(_) | FirstToken::Given(_) => Ok(()),
@@ -108,6 +101,8 @@ async fn first(
         is_active: true,
         external_id: None,
     };
+    let secret =
+        issuer.secret(token, now).await.map_err(|error| StartError::new("serve", error))?;
     let credential = NewCredential {
         id: CredentialId(random::id(now)),
         user_id: administrator.id.clone(),
@@ -119,12 +114,14 @@ async fn first(
         scopes: vec![ControlScope::AdminAll.as_str().to_owned()],
         allowed_ips: Vec::new(),
         expires_at: None,
-        secret: issuer.secret(token, now).await.map_err(|busy| StartError::new("serve", busy))?,
+        secret,
         quota: 1,
+        spares_administrators: false,
+        new_owner: None,
     };
     let identity = Identity {
         cluster_id: cluster_id.clone(),
-        current_pepper: issuer.peppers.current().id().clone(),
+        current_pepper: credential.secret.pepper_id.clone(),
     };
     Ok(Bootstrap { identity, administrator, credential })
 }
@@ -155,17 +152,17 @@ fn write_token(directory: &Path, token: &Token) -> io::Result<()> {
     write_secret(&directory.join(TOKEN_FILE), &text)
 }
 
-/// The pepper of the embedded store: the one in its directory, made there at
-/// the first start.
+/// The pepper of the embedded store: the one in its directory, made there if it is
+/// not there and `may_make`.
 ///
 /// # Errors
 ///
-/// It can't be read or written, or it is gone from a store that is not new.
-pub fn embedded_pepper(directory: &Path, is_new: bool) -> Result<Pepper, StartError> {
+/// It can't be read or written, or it is gone.
+pub fn embedded_pepper(directory: &Path, may_make: bool) -> Result<Pepper, StartError> {
     let path = directory.join("pepper");
     let wrong =
         |reason: &dyn Display| StartError::new("data-dir", format!("{}: {reason}", path.display()));
-    match (path.exists(), is_new) {
+    match (path.exists(), may_make) {
         (true, _) => {}
         (false, true) => {
             write_secret(&path, &Pepper::to_file(&random::bytes()))

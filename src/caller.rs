@@ -7,7 +7,7 @@ use crate::{
         ControlScope, CredentialId, Found, Kind, Scope, ScopeSet, Timestamp, UserId, UserRef,
         route_allowed,
     },
-    store::Actor,
+    store::{Actor, Basis},
 };
 
 /// Who makes a call, and with which credential.
@@ -75,27 +75,22 @@ impl Caller {
         self.found.credential.kind() == kind || self.covers(&ControlScope::AdminAll.to_scope())
     }
 
-    /// Whether its token may be used for the RPC at `path` by one of these
-    /// scopes; none named: by any token. An API client authorization may if its
-    /// scopes allow the path.
+    /// Whether the scopes of its API client authorization allow `POST` to `path`.
     #[must_use]
-    pub fn allowed(&self, path: &str, by: &[ControlScope]) -> bool {
-        match self.found.credential.kind() {
-            _ if by.is_empty() => true,
-            Kind::PersonalAccessToken => {
-                let scopes = self.scopes();
-                by.iter().any(|control| scopes.allows(*control))
-            }
-            Kind::ApiClientAuthorization => {
-                route_allowed(&self.found.credential.scopes, "POST", path)
-            }
-        }
+    pub fn may_post(&self, path: &str) -> bool {
+        route_allowed(&self.found.credential.scopes, "POST", path)
     }
 
     /// Whether its personal access token has a control scope by its own name.
     #[must_use]
     pub fn is_given(&self, control: ControlScope) -> bool {
         self.scopes().iter().any(|scope| scope.control() == Some(control))
+    }
+
+    /// Whether its token may issue tokens for others as `issue:tokens` allows it.
+    #[must_use]
+    pub fn issues(&self) -> bool {
+        self.covers(&ControlScope::IssueTokens.to_scope())
     }
 
     /// The scopes of its personal access token; none of the other kind.
@@ -110,16 +105,17 @@ impl Caller {
     }
 
     /// Who makes a change at `at`, for the audit row, and so that the store can see
-    /// that the caller still may when it is made.
+    /// that the caller still may, by `basis`, when it is made.
     #[must_use]
-    pub fn actor(&self, at: Timestamp) -> Actor {
+    pub fn actor(&self, at: Timestamp, basis: Basis) -> Actor {
         Actor {
-            as_administrator: false,
             user_id: self.user_id().clone(),
             token_id: Some(self.token_id().clone()),
+            secret_id: Some(self.found.secret.id.clone()),
             ip: self.ip,
             request_id: Some(self.request_id.clone()),
             at,
+            basis,
         }
     }
 }

@@ -10,9 +10,10 @@ use clap::{
 use zeroize::Zeroizing;
 
 use crate::{
-    domain::{CatalogueEntry, ClusterId, Invalid, PatPrefix},
+    domain::{CatalogueEntry, ClusterId, Invalid, PatPrefix, UserRef},
     server::StartError,
     store::Migrate,
+    upkeep::OnReuse,
 };
 
 /// Issues tokens, and says on every request whether one is good, whose it is and for what.
@@ -35,11 +36,11 @@ pub enum Command {
     Serve(Box<Settings>),
     /// Bring the store's schema up to date and stop
     Migrate(StoreSettings),
-    /// Make peppers, the keys of the digests that tokens are stored as
+    /// Make, list and replace peppers, the keys of the digests that tokens are stored as
     Pepper {
         /// What to do.
         #[command(subcommand)]
-        command: New,
+        command: PepperCommand,
     },
     /// Make tokens for --bootstrap-token-file
     Token {
@@ -47,13 +48,48 @@ pub enum Command {
         #[command(subcommand)]
         command: NewToken,
     },
+    /// Make a token for an administrator who has none any more, straight in the store, and print
+    /// it. It does everything for 24 hours
+    AdminToken(Box<AdminTokenSettings>),
 }
 
-/// What to make.
+/// What to do with peppers.
 #[derive(Debug, Subcommand)]
-pub enum New {
+pub enum PepperCommand {
     /// Print a new one
     New,
+    /// Print those that were ever loaded: which is current, and how many secrets are under each
+    List(StoreSettings),
+    /// Make one that is loaded everywhere the current one
+    Promote(PromoteSettings),
+}
+
+/// Settings of `pepper promote`.
+#[derive(Debug, Clone, Args)]
+pub struct PromoteSettings {
+    /// File with the pepper
+    #[arg(long, env = "TOKEN_AUTHORITY_PEPPER_FILE", value_delimiter = ',')]
+    pub pepper_file: Vec<PathBuf>,
+
+    /// Where the tokens are.
+    #[command(flatten)]
+    pub store: StoreSettings,
+}
+
+/// Settings of `admin-token`.
+#[derive(Debug, Clone, Args)]
+pub struct AdminTokenSettings {
+    /// The administrator: an id, handle:NAME or external:NAME; unset: the oldest active one
+    #[arg(long)]
+    pub user: Option<UserRef>,
+
+    /// How the token is made.
+    #[command(flatten)]
+    pub issuer: IssuerSettings,
+
+    /// Where the tokens are.
+    #[command(flatten)]
+    pub store: StoreSettings,
 }
 
 /// What to make.
@@ -83,10 +119,16 @@ pub struct Settings {
     #[command(flatten)]
     pub store: StoreSettings,
 
-    /// File with a pepper, the key of the digests that tokens are stored as: hex or base64 of at
-    /// least 32 bytes; up to four. The embedded store makes its own in the data directory
-    #[arg(long, env = "TOKEN_AUTHORITY_PEPPER_FILE", value_delimiter = ',')]
-    pub pepper_file: Vec<PathBuf>,
+    /// How tokens are made.
+    #[command(flatten)]
+    pub issuer: IssuerSettings,
+
+    /// Start without the store's current pepper, which is lost for good: the first of --pepper-file
+    /// takes its place, and tokens are recovered, slowly, as they are used. To be taken back once
+    /// `pepper list` counts none under the lost one
+    #[arg(long, env = "TOKEN_AUTHORITY_ACCEPT_PEPPER_LOSS", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub accept_pepper_loss: bool,
 
     /// File with the personal access token that the administrator gets at the first start; without
     /// it one is made and written to admin.token in the data directory
@@ -125,10 +167,6 @@ pub struct Settings {
         default_values = ["read:*=Read everything", "write:*=Change everything"])]
     pub scope: Vec<CatalogueEntry>,
 
-    /// What personal access tokens begin with; repeatable: the first for new ones, all are accepted
-    #[arg(long, env = "TOKEN_AUTHORITY_PAT_PREFIX", value_delimiter = ',', default_value = "pat_")]
-    pub pat_prefix: Vec<PatPrefix>,
-
     /// Lifetime of a personal access token whose request does not say, such as 90d; unset: for ever
     #[arg(long, env = "TOKEN_AUTHORITY_PAT_DEFAULT_LIFETIME")]
     pub pat_default_lifetime: Option<Span>,
@@ -137,20 +175,26 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_PAT_MAX_LIFETIME")]
     pub pat_max_lifetime: Option<Span>,
 
-    /// Personal access tokens, neither revoked nor expired, that one user may have
+    /// Personal access tokens, neither revoked nor expired, that one user may have bound to no
+    /// workspace, and bound to each
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_PATS_PER_USER", default_value = "1000",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pats_per_user: u32,
 
-    /// Memory of the Argon2id record of a new token, in KiB
-    #[arg(long, env = "TOKEN_AUTHORITY_ARGON2_MEMORY_KIB", default_value = "1024",
-        value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
-    pub argon2_memory_kib: u32,
+    /// How long a secret stays good beside its successor, until that is first used, if a rotation
+    /// does not say; at most 90d
+    #[arg(long, env = "TOKEN_AUTHORITY_ROTATION_OVERLAP", default_value = "24h")]
+    pub rotation_overlap: Span,
 
-    /// Passes over that memory
-    #[arg(long, env = "TOKEN_AUTHORITY_ARGON2_PASSES", default_value = "1",
-        value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub argon2_passes: u32,
+    /// Make a user who is named as external:NAME and not known, along with the first token that an
+    /// administrator makes for it
+    #[arg(long, env = "TOKEN_AUTHORITY_JIT_USERS", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub jit_users: bool,
+
+    /// What becomes of a token whose secret is shown after a rotation has replaced it
+    #[arg(long, env = "TOKEN_AUTHORITY_ON_SECRET_REUSE", default_value = "report")]
+    pub on_secret_reuse: OnReuse,
 
     /// Calls under way at once; more are refused with RESOURCE_EXHAUSTED
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_CALLS", default_value = "1024",
@@ -186,6 +230,29 @@ pub struct Settings {
     /// How long expired and revoked tokens are kept before they are forgotten, at least 24h
     #[arg(long, env = "TOKEN_AUTHORITY_KEEP_DEAD", default_value = "90d")]
     pub keep_dead: Span,
+}
+
+/// Settings of how tokens are made.
+#[derive(Debug, Clone, Args)]
+pub struct IssuerSettings {
+    /// File with a pepper, the key of the digests that tokens are stored as: hex or base64 of at
+    /// least 32 bytes; up to four. The embedded store makes its own in the data directory
+    #[arg(long, env = "TOKEN_AUTHORITY_PEPPER_FILE", value_delimiter = ',')]
+    pub pepper_file: Vec<PathBuf>,
+
+    /// What personal access tokens begin with; repeatable: the first for new ones, all are accepted
+    #[arg(long, env = "TOKEN_AUTHORITY_PAT_PREFIX", value_delimiter = ',', default_value = "pat_")]
+    pub pat_prefix: Vec<PatPrefix>,
+
+    /// Memory of the Argon2id record of a new token, in KiB
+    #[arg(long, env = "TOKEN_AUTHORITY_ARGON2_MEMORY_KIB", default_value = "1024",
+        value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
+    pub argon2_memory_kib: u32,
+
+    /// Passes over that memory
+    #[arg(long, env = "TOKEN_AUTHORITY_ARGON2_PASSES", default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub argon2_passes: u32,
 }
 
 /// Settings of the store.
@@ -336,8 +403,15 @@ pub enum ConfigError {
 }
 
 fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
-    let (_, matches) = matches.subcommand()?;
-    matches.try_get_one::<PathBuf>("config").ok()?.cloned()
+    innermost(matches).try_get_one::<PathBuf>("config").ok()?.cloned()
+}
+
+/// What was said to the subcommand that is to run.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    match matches.subcommand() {
+        Some((_, matches)) => innermost(matches),
+        None => matches,
+    }
 }
 
 /// The command with the values in a TOML file as its defaults.
@@ -362,20 +436,23 @@ fn with_file(mut command: clap::Command, path: &PathBuf) -> Result<clap::Command
         };
         let texts: Vec<String> = texts
             .ok_or_else(|| wrong(format!("{key} must be a text, a number or a list of these")))?;
-        for name in ["serve", "migrate"] {
-            command = command.mut_subcommand(name, |command| {
-                // Each takes of the file what it knows.
-                let knows = command.get_arguments().any(|argument| argument.get_id() == &*id);
-                let texts = texts.clone();
-                let id = id.clone();
-                if !knows {
-                    return command;
-                }
-                command.mut_arg(id, |argument| argument.default_values(texts))
-            });
-        }
+        command = with_default(command, &id, &texts);
     }
     Ok(command)
+}
+
+/// The command and its subcommands with a default for one setting: each takes of the
+/// file what it knows.
+fn with_default(mut command: clap::Command, id: &str, texts: &[String]) -> clap::Command {
+    let names: Vec<String> =
+        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |command| with_default(command, id, texts));
+    }
+    if command.get_arguments().any(|argument| argument.get_id() == id) {
+        command = command.mut_arg(id, |argument| argument.default_values(texts.to_vec()));
+    }
+    command
 }
 
 fn to_text(value: &toml::Value) -> Option<String> {
@@ -392,7 +469,7 @@ fn to_text(value: &toml::Value) -> Option<String> {
 
 /// A password on the command line is there for every user of the machine to see.
 fn refuse_secrets(matches: &ArgMatches) -> Result<(), StartError> {
-    let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
+    let matches = innermost(matches);
     let Ok(Some(Hidden(url))) = matches.try_get_one::<Hidden>("database_url") else {
         return Ok(());
     };

@@ -38,9 +38,23 @@ pub enum Error {
     /// The store stood against it or broke.
     #[error(transparent)]
     Store(StoreError),
+    /// This process was not given the pepper that is current in the store.
+    #[error("the store's current pepper is not loaded")]
+    NoPepper,
     /// Too many secrets are being hashed.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// One of those, about one of the elements of a field.
+    #[error("{list}[{place}]: {error}")]
+    At {
+        /// The field.
+        list: &'static str,
+        /// Which of its elements, counted from 0.
+        place: usize,
+        /// What happened.
+        #[source]
+        error: Box<Error>,
+    },
 }
 
 impl Error {
@@ -48,15 +62,26 @@ impl Error {
     pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid { field, reason: reason.into() }
     }
+
+    /// The same, of a request that has no such field but is itself that element.
+    pub(crate) fn alone(self) -> Self {
+        if let Self::At { error, .. } = self { *error } else { self }
+    }
+
+    /// The same, about the element of the field `list` at this place.
+    pub(crate) fn at(self, list: &'static str, place: usize) -> Self {
+        Self::At { list, place, error: Box::new(self) }
+    }
 }
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refusal) => Self::Refused(refusal),
-            StoreError::AlreadyExists(_) | StoreError::Unavailable(_) | StoreError::Failed(_) => {
-                Self::Store(error)
-            }
+            StoreError::AlreadyExists(_)
+            | StoreError::At(..)
+            | StoreError::Unavailable(_)
+            | StoreError::Failed(_) => Self::Store(error),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::{
 
 use token_authority::{
     clock::SystemClock,
-    config::{self, Cli, Command, ConfigError, LogFormat, New, NewToken, Settings},
+    config::{self, Cli, Command, ConfigError, LogFormat, NewToken, PepperCommand, Settings},
     domain::{Pepper, Token},
-    random,
+    operator, random,
     server::{self, Server, StartError},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,8 +49,12 @@ fn fail(sentence: &str) -> ExitCode {
 
 fn run(cli: Cli) -> io::Result<()> {
     match cli.command {
-        Command::Pepper { command: New::New } => {
-            io::stdout().write_all(Pepper::to_file(&random::bytes()).as_bytes())
+        Command::Pepper { command } => pepper(command),
+        Command::AdminToken(settings) => {
+            let token = runtime()?
+                .block_on(operator::admin_token(&settings, &SystemClock::new()))
+                .map_err(io::Error::other)?;
+            writeln!(io::stdout(), "{}", token.expose())
         }
         Command::Token { command: NewToken::New { pat_prefix } } => {
             let prefix =
@@ -70,6 +74,28 @@ fn run(cli: Cli) -> io::Result<()> {
             // Connections that outlived the deadline are not waited for.
             runtime.shutdown_background();
             served
+        }
+    }
+}
+
+fn pepper(command: PepperCommand) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    match command {
+        PepperCommand::New => stdout.write_all(Pepper::to_file(&random::bytes()).as_bytes()),
+        PepperCommand::List(settings) => {
+            let peppers =
+                runtime()?.block_on(operator::list_peppers(&settings)).map_err(io::Error::other)?;
+            for pepper in peppers {
+                let state = if pepper.is_current { "current" } else { "other" };
+                writeln!(stdout, "{} {state} {}", pepper.id.as_str(), pepper.secrets)?;
+            }
+            Ok(())
+        }
+        PepperCommand::Promote(settings) => {
+            let (id, others) = runtime()?
+                .block_on(operator::promote_pepper(&settings, &SystemClock::new()))
+                .map_err(io::Error::other)?;
+            writeln!(stdout, "{} is current; secrets under others: {others}", id.as_str())
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -16,18 +16,19 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    authority::{Authority, Issuer, Policy},
+    authority::{Authority, Issuer, MAX_OVERLAP, Policy},
     bootstrap::{self, FirstToken},
     clock::Clock,
-    config::{Settings, StoreSettings},
+    config::{IssuerSettings, Settings, StoreSettings},
     directory::Directory,
     domain::{Catalogue, Peppers},
     grpc::{self, gate::Gate},
-    hashing::Hasher,
+    hashing::{Hasher, Recovery},
     listener, proto,
-    store::{self, Actor, PoolLimits, Store, StoreError},
+    store::{self, Actor, Identity, PoolLimits, Promotion, Store, StoreError},
     tls::{Tls, TlsFiles},
-    verifier::Verifier,
+    upkeep::Upkeep,
+    verifier::{PepperLoss, Verifier},
 };
 
 /// How often the store is asked whether it is there, for the health service.
@@ -37,6 +38,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// was as much as is forgotten at once.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 const PURGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long what verifications left to be written may take when the service stops.
+const UPKEEP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a connection lives, so that clients spread over new processes.
 const CONNECTION_AGE: Duration = Duration::from_hours(1);
@@ -67,7 +71,9 @@ impl From<StoreError> for StartError {
     fn from(error: StoreError) -> Self {
         let reason = match &error {
             StoreError::Unavailable(source) | StoreError::Failed(source) => source.to_string(),
-            StoreError::AlreadyExists(_) | StoreError::Refused(_) => error.to_string(),
+            StoreError::AlreadyExists(_) | StoreError::Refused(_) | StoreError::At(..) => {
+                error.to_string()
+            }
         };
         Self::new("store", reason)
     }
@@ -82,6 +88,9 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    peppers: Arc<Peppers>,
+    recovery: Arc<Recovery>,
+    upkeep: (Upkeep, JoinHandle<()>),
     health: HealthReporter,
     settings: Settings,
 }
@@ -99,24 +108,48 @@ impl Server {
         }
         let tls = tls(&settings)?;
         let store = open_store(&settings.store).await?;
-        let peppers = peppers(&settings, store.as_ref()).await?;
-        let issuer = Arc::new(issuer(&settings, peppers)?);
+        let peppers = peppers(&settings, store.as_ref(), clock.as_ref()).await?;
+        let issuer = Arc::new(issuer(&settings.issuer, peppers)?);
+        let peppers = Arc::clone(&issuer.peppers);
         let identity = identity(&settings, store.as_ref(), clock.as_ref(), &issuer).await?;
+        store.note_peppers(peppers.ids(), clock.now()).await?;
 
+        let recovery = Arc::new(Recovery::new((threads() / 2).max(1)));
+        let upkeep = Upkeep::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            identity.cluster_id.system_user(),
+            settings.on_secret_reuse,
+        );
+        let loss =
+            if settings.accept_pepper_loss { PepperLoss::Accepted } else { PepperLoss::Refused };
         let verifier = Arc::new(Verifier::new(
             Arc::clone(&store),
             Arc::clone(&clock),
-            Arc::clone(&issuer.peppers),
-            settings.pat_prefix.clone(),
+            Arc::clone(&peppers),
+            settings.issuer.pat_prefix.clone(),
+            Arc::clone(&recovery),
+            upkeep.0.clone(),
+            loss,
         ));
         let policy = Policy {
             catalogue: Catalogue(settings.scope.clone()),
             default_lifetime: settings.pat_default_lifetime.map(Into::into),
             max_lifetime: settings.pat_max_lifetime.map(Into::into),
             tokens_per_user: i64::from(settings.max_pats_per_user),
+            rotation_overlap: settings.rotation_overlap.into(),
+            jit_users: settings.jit_users,
         };
-        let authority =
-            Arc::new(Authority::new(Arc::clone(&store), Arc::clone(&clock), issuer, policy));
+        if policy.rotation_overlap > MAX_OVERLAP {
+            return Err(StartError::new("rotation-overlap", "must be at most 90d"));
+        }
+        let authority = Arc::new(Authority::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            identity.cluster_id.clone(),
+            issuer,
+            policy,
+        ));
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
         let gate = Gate::new(
             Arc::clone(&verifier),
@@ -149,7 +182,20 @@ impl Server {
             .map_err(|error| StartError::new("grpc-listen", error))?;
         let address =
             listener.local_addr().map_err(|error| StartError::new("grpc-listen", error))?;
-        Ok(Self { listener, address, routes, gate, tls, store, clock, health, settings })
+        Ok(Self {
+            listener,
+            address,
+            routes,
+            gate,
+            tls,
+            store,
+            clock,
+            peppers,
+            recovery,
+            upkeep,
+            health,
+            settings,
+        })
     }
 
     /// Where it listens.
@@ -164,6 +210,12 @@ impl Server {
         self.tls.clone()
     }
 
+    /// What proves secrets by their records, to see how often it does.
+    #[must_use]
+    pub fn recovery(&self) -> Arc<Recovery> {
+        Arc::clone(&self.recovery)
+    }
+
     /// Serves until `stop` is done, then lets the calls that are under way
     /// finish, but no longer than the deadline for that.
     ///
@@ -172,7 +224,7 @@ impl Server {
     /// The transport failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
         set_health(&self.health, true).await;
-        let mut watched = watch_store(Arc::clone(&self.store), self.health.clone());
+        let mut watched = watch_store(Arc::clone(&self.store), self.peppers, self.health.clone());
         let purged = purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
         let reloaded = self.tls.clone().map(reload_certificates);
         let limits = &self.settings;
@@ -216,6 +268,10 @@ impl Server {
         if let Some(reloaded) = reloaded {
             reloaded.abort();
         }
+        let (upkeep, task) = self.upkeep;
+        if tokio::time::timeout(UPKEEP_DEADLINE, upkeep.finish(task)).await.is_err() {
+            tracing::warn!("upkeep was still being written at the deadline");
+        }
         let _ = tokio::time::timeout(Duration::from_secs(5), self.store.close()).await;
         tracing::info!("stopped");
         served.map_err(io::Error::other)
@@ -258,14 +314,39 @@ fn make_directory(path: &Path) -> Result<(), StartError> {
 }
 
 /// The peppers of this process, the store's current one current.
-async fn peppers(settings: &Settings, store: &dyn Store) -> Result<Peppers, StartError> {
-    let files = &settings.pepper_file;
-    let embedded = settings.store.database_url()?.is_none();
+async fn peppers(
+    settings: &Settings,
+    store: &dyn Store,
+    clock: &dyn Clock,
+) -> Result<Peppers, StartError> {
     let identity = store.identity().await?;
-    let all = match files.as_slice() {
-        [] if embedded => {
-            vec![bootstrap::embedded_pepper(&settings.store.data_dir, identity.is_none())?]
+    let may_make = identity.is_none() || settings.accept_pepper_loss;
+    let peppers = read_peppers(&settings.issuer.pepper_file, &settings.store, may_make)?;
+    if let Some(identity) = identity
+        && !peppers.follow(&identity.current_pepper)
+    {
+        if !settings.accept_pepper_loss {
+            return Err(without_current(&identity));
         }
+        accept_loss(&peppers, &identity, store, clock).await?;
+    }
+    Ok(peppers)
+}
+
+/// The peppers in these files; of the embedded store its own, which may be made
+/// if `may_make`.
+///
+/// # Errors
+///
+/// A file can't be read or holds none, or none is given.
+pub(crate) fn read_peppers(
+    files: &[PathBuf],
+    store: &StoreSettings,
+    may_make: bool,
+) -> Result<Peppers, StartError> {
+    let is_embedded = store.database_url()?.is_none();
+    let all = match files {
+        [] if is_embedded => vec![bootstrap::embedded_pepper(&store.data_dir, may_make)?],
         [] => {
             return Err(StartError::new(
                 "pepper-file",
@@ -277,19 +358,53 @@ async fn peppers(settings: &Settings, store: &dyn Store) -> Result<Peppers, Star
             .map(|file| bootstrap::read_pepper("pepper-file", file))
             .collect::<Result<_, _>>()?,
     };
-    let peppers = Peppers::new(all).map_err(|error| StartError::new("pepper-file", error))?;
-    match identity {
-        None => Ok(peppers),
-        Some(identity) => peppers.with_current(&identity.current_pepper).ok_or_else(|| {
-            let id = identity.current_pepper.as_str();
-            StartError::new("pepper-file", format!("is without the store's current pepper, {id}"))
-        }),
-    }
+    Peppers::new(all).map_err(|error| StartError::new("pepper-file", error))
 }
 
-fn issuer(settings: &Settings, peppers: Peppers) -> Result<Issuer, StartError> {
-    let threads = std::thread::available_parallelism().map_or(2, Into::into);
-    let hasher = Hasher::new(settings.argon2_memory_kib, settings.argon2_passes, threads)
+/// The error of a process that was not given the store's current pepper.
+pub(crate) fn without_current(identity: &Identity) -> StartError {
+    let id = identity.current_pepper.as_str();
+    StartError::new("pepper-file", format!("is without the store's current pepper, {id}"))
+}
+
+/// Puts the first of the peppers in the place of the current one, which is lost.
+async fn accept_loss(
+    peppers: &Peppers,
+    identity: &Identity,
+    store: &dyn Store,
+    clock: &dyn Clock,
+) -> Result<(), StartError> {
+    let now = clock.now();
+    let first = peppers.ids().first().expect("there is one at least");
+    let actor = Actor::service(identity.cluster_id.system_user(), now);
+    store.note_peppers(peppers.ids(), now).await?;
+    let lost = Promotion::Loss(identity.current_pepper.clone());
+    if !store.promote_pepper(first, lost, &actor).await? {
+        // Another process was first, perhaps with the same one.
+        return match store.identity().await? {
+            Some(identity) if !peppers.follow(&identity.current_pepper) => {
+                Err(without_current(&identity))
+            }
+            Some(_) | None => Ok(()),
+        };
+    }
+    peppers.follow(first);
+    tracing::warn!(
+        pepper.lost = identity.current_pepper.as_str(),
+        pepper.current = first.as_str(),
+        "the store's current pepper is given up as lost, and another one is current now: \
+         tokens are recovered as they are used"
+    );
+    Ok(())
+}
+
+/// What makes tokens.
+///
+/// # Errors
+///
+/// A setting is out of its range.
+pub(crate) fn issuer(settings: &IssuerSettings, peppers: Peppers) -> Result<Issuer, StartError> {
+    let hasher = Hasher::new(settings.argon2_memory_kib, settings.argon2_passes, threads())
         .map_err(|error| StartError::new("argon2-memory-kib", error))?;
     let prefix = settings
         .pat_prefix
@@ -299,6 +414,11 @@ fn issuer(settings: &Settings, peppers: Peppers) -> Result<Issuer, StartError> {
     Ok(Issuer { prefix, peppers: Arc::new(peppers), hasher })
 }
 
+/// How many threads run at once.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, Into::into)
+}
+
 /// The identity of the store, made at the first start, which must be the one
 /// that the settings name.
 async fn identity(
@@ -306,7 +426,7 @@ async fn identity(
     store: &dyn Store,
     clock: &dyn Clock,
     issuer: &Issuer,
-) -> Result<store::Identity, StartError> {
+) -> Result<Identity, StartError> {
     if store.identity().await?.is_none() {
         let first_token = match &settings.bootstrap_token_file {
             Some(path) => FirstToken::Given(path.clone()),
@@ -315,7 +435,7 @@ async fn identity(
                 FirstToken::Made(settings.store.data_dir.clone())
             }
         };
-        let accepted = &settings.pat_prefix;
+        let accepted = &settings.issuer.pat_prefix;
         bootstrap::bootstrap(store, clock, issuer, &settings.cluster_id, &first_token, accepted)
             .await?;
     }
@@ -330,7 +450,7 @@ async fn identity(
             format!("was fixed at the first start as {fixed}"),
         ));
     }
-    if issuer.peppers.current().id() != &identity.current_pepper {
+    if !issuer.peppers.follow(&identity.current_pepper) {
         return Err(StartError::new(
             "pepper-file",
             "another process began the store with another pepper",
@@ -380,13 +500,30 @@ fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, StartError> {
 }
 
 /// Tells the health service when the store, which was there, can no longer be
-/// asked and when it can again, until aborted.
-fn watch_store(store: Arc<dyn Store>, health: HealthReporter) -> JoinHandle<()> {
+/// asked or wants a pepper that this process was not given, and when all is well
+/// again, until aborted.
+fn watch_store(
+    store: Arc<dyn Store>,
+    peppers: Arc<Peppers>,
+    health: HealthReporter,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut told = true;
+        let mut held = true;
         loop {
-            let asked = tokio::time::timeout(HEALTH_INTERVAL, store.head()).await;
-            let serving = matches!(asked, Ok(Ok(_)));
+            let asked = tokio::time::timeout(HEALTH_INTERVAL, store.identity()).await;
+            if let Ok(Ok(Some(identity))) = &asked {
+                let holds = peppers.follow(&identity.current_pepper);
+                if held && !holds {
+                    tracing::error!(
+                        pepper.current = identity.current_pepper.as_str(),
+                        "this process was not given the pepper that is current now: until it is \
+                         started with that, it makes no token and says no to none"
+                    );
+                }
+                held = holds;
+            }
+            let serving = held && matches!(asked, Ok(Ok(_)));
             // Whoever watches would be told what it knows each time.
             if serving != told {
                 set_health(&health, serving).await;
@@ -402,16 +539,16 @@ fn purge(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: &Settings) -> J
     let keep = settings.keep_dead.into();
     let user_id = settings.cluster_id.system_user();
     tokio::spawn(async move {
+        let mut settled = None;
         loop {
             let at = clock.now();
-            let actor = Actor {
-                user_id: user_id.clone(),
-                token_id: None,
-                ip: None,
-                request_id: None,
-                at,
-                as_administrator: false,
-            };
+            let actor = Actor::service(user_id.clone(), at);
+            match store.settle(settled.as_ref(), &actor).await {
+                Ok(next) => settled = next,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing settled");
+                }
+            }
             match store.purge(at.saturating_sub(keep), &actor).await {
                 Ok(count) if count >= store::MAX_ROWS.unsigned_abs() => {
                     tokio::time::sleep(PURGE_PAUSE).await;

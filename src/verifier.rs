@@ -7,9 +7,14 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     caller::Caller,
     clock::Clock,
-    domain::{Found, PatPrefix, Peppers, Reason, Requirement, Revision, Token, Verdict},
+    domain::{
+        CredentialId, Digest, Found, Invalid, PatPrefix, Peppers, Reason, Requirement, Revision,
+        SecretState, Token, Verdict,
+    },
     error::Error,
-    store::{Store, StoreError, Workspaces},
+    hashing::{Record, Recovery, Source},
+    store::{Lookup, Store, StoreError, Unloaded, Workspaces},
+    upkeep::{Job, Upkeep},
 };
 
 /// Answers for tokens.
@@ -18,6 +23,18 @@ pub struct Verifier {
     clock: Arc<dyn Clock>,
     peppers: Arc<Peppers>,
     prefixes: Vec<PatPrefix>,
+    recovery: Arc<Recovery>,
+    upkeep: Upkeep,
+    loss: PepperLoss,
+}
+
+/// What becomes of secrets that were recovered without their pepper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PepperLoss {
+    /// They stay as they are: other processes may hold it.
+    Refused,
+    /// They are digested under the current one.
+    Accepted,
 }
 
 /// The answer about a presented text.
@@ -58,11 +75,14 @@ impl Verifier {
         clock: Arc<dyn Clock>,
         peppers: Arc<Peppers>,
         prefixes: Vec<PatPrefix>,
+        recovery: Arc<Recovery>,
+        upkeep: Upkeep,
+        loss: PepperLoss,
     ) -> Self {
-        Self { store, clock, peppers, prefixes }
+        Self { store, clock, peppers, prefixes, recovery, upkeep, loss }
     }
 
-    /// Whether `presented` may be used for what is required, now.
+    /// Whether `presented` may be used for what is required, now, as `asker` asks.
     ///
     /// A no is an answer. What has not the shape of a token is refused without
     /// a look at the store.
@@ -75,6 +95,7 @@ impl Verifier {
         &self,
         presented: &str,
         requirement: &Requirement,
+        asker: &CredentialId,
         consistency: Consistency,
     ) -> Result<Decision, Error> {
         if let Consistency::AtLeast(revision) = consistency
@@ -85,7 +106,8 @@ impl Verifier {
         let Some(token) = self.parse(presented) else {
             return Ok(Decision { answer: Answer::NotFound, revision: None });
         };
-        let (answer, revision) = self.look_up(&token, requirement).await?;
+        let source = Source::new(Some(asker.clone()), requirement.client_ip);
+        let (answer, revision) = self.look_up(&token, requirement, &source).await?;
         Ok(Decision { answer, revision: Some(revision) })
     }
 
@@ -99,10 +121,10 @@ impl Verifier {
         presented: &str,
         ip: Option<IpAddr>,
         request_id: &str,
-    ) -> Result<Option<Caller>, StoreError> {
+    ) -> Result<Option<Caller>, Error> {
         let Some(token) = self.parse(presented) else { return Ok(None) };
         let requirement = Requirement { client_ip: ip, ..Requirement::default() };
-        match self.look_up(&token, &requirement).await?.0 {
+        match self.look_up(&token, &requirement, &Source::new(None, ip)).await?.0 {
             Answer::Active(found) => {
                 Ok(Some(Caller { found: *found, ip, request_id: request_id.to_owned() }))
             }
@@ -119,24 +141,100 @@ impl Verifier {
         &self,
         token: &Token,
         requirement: &Requirement,
-    ) -> Result<(Answer, Revision), StoreError> {
+        source: &Source,
+    ) -> Result<(Answer, Revision), Error> {
         let workspaces = Workspaces {
             required: requirement.workspace_id.as_deref(),
             askers: requirement.askers_workspace_id.as_deref(),
         };
-        let (found, revision) = self.store.find(&self.peppers.digests(token), workspaces).await?;
-        let Some(found) = found.map(Box::new) else { return Ok((Answer::NotFound, revision)) };
+        let lookup = self.find(token, workspaces, source).await?;
+        let revision = lookup.head;
+        let Some(found) = lookup.found.map(Box::new) else {
+            return Ok((Answer::NotFound, revision));
+        };
         let now = self.clock.now();
         // The first proof ends the time in which a repeated request may replace the
         // secret, so it has to be noted before the answer.
         if found.secret.proved_at.is_none() && !self.store.prove(&found.secret.id, now).await? {
             return Ok((Answer::NotFound, revision));
         }
+        self.leave(&found, token);
         let answer = match found.verdict(requirement, now) {
             Verdict::Active => Answer::Active(found),
             Verdict::Refused(Reason::NotFound) => Answer::NotFound,
             Verdict::Refused(reason) => Answer::Refused(reason, found),
         };
         Ok((answer, revision))
+    }
+
+    /// What the store has of a token, whichever pepper it is digested under.
+    async fn find(
+        &self,
+        token: &Token,
+        workspaces: Workspaces<'_>,
+        source: &Source,
+    ) -> Result<Lookup, Error> {
+        let digests = self.peppers.digests(token);
+        let unloaded = Unloaded { shown: token.shown(), loaded: self.peppers.ids() };
+        let mut lookup = self.store.find(&digests, unloaded, workspaces).await?;
+        if lookup.found.is_none() && lookup.has_unloaded {
+            if let Some(digest) = self.recover(token, unloaded, source).await? {
+                lookup = self.store.find(&[digest], unloaded, workspaces).await?;
+            }
+            if lookup.found.is_none() {
+                // Another process may have digested it anew since the first look.
+                lookup = self.store.find(&digests, unloaded, workspaces).await?;
+            }
+        }
+        let holds_current = self.peppers.follow(&lookup.current_pepper);
+        if lookup.found.is_none() && !holds_current {
+            return Err(Error::NoPepper);
+        }
+        Ok(lookup)
+    }
+
+    /// The digest of a token, under a pepper that is not loaded, if a record proves it.
+    async fn recover(
+        &self,
+        token: &Token,
+        unloaded: Unloaded<'_>,
+        source: &Source,
+    ) -> Result<Option<Digest>, Error> {
+        for candidate in self.store.candidates(unloaded).await? {
+            let record: Record = candidate.record.parse().map_err(|error: Invalid| {
+                StoreError::Failed(format!("secrets.record {error}").into())
+            })?;
+            if self.recovery.proves(record, token, source).await? {
+                return Ok(Some(candidate.digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks for what the proof of a secret leaves to be written.
+    fn leave(&self, found: &Found, token: &Token) {
+        let secret_id = found.secret.id.clone();
+        match found.secret.state {
+            SecretState::Pending => self.upkeep.ask(Job::Promote { secret_id }),
+            SecretState::Superseded
+                if !found.secret.reuse_noted
+                    || (self.upkeep.revokes() && found.credential.revoked_at.is_none()) =>
+            {
+                let credential_id = found.credential.id.clone();
+                self.upkeep.ask(Job::Reuse { secret_id, credential_id });
+            }
+            SecretState::Superseded | SecretState::Current => {}
+        }
+        if let (Some(from), Some(current)) = (&found.secret.pepper_id, self.peppers.current())
+            && from != current.id()
+            && (self.loss == PepperLoss::Accepted || self.peppers.ids().contains(from))
+        {
+            self.upkeep.ask(Job::Redigest {
+                secret_id: found.secret.id.clone(),
+                from: from.clone(),
+                to: current.id().clone(),
+                digest: current.digest(token),
+            });
+        }
     }
 }

@@ -1,4 +1,4 @@
-use super::{AllowedIps, Description, Timestamp, TokenName, UserId};
+use super::{AllowedIps, Description, PepperId, Timestamp, TokenName, UserId};
 
 /// A credential's public id: a UUIDv7 for a personal access token,
 /// `{cluster}-gj3su-{15}` for an API client authorization.
@@ -33,8 +33,11 @@ pub struct Credential {
     pub updated_at: Timestamp,
     /// The first instant at which it is no longer active; `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked, if it was.
+    /// When it was revoked, if it was by itself.
     pub revoked_at: Option<Timestamp>,
+    /// Whether it was revoked with others since it was made: all of its user,
+    /// workspace, organization or store, or those of a member who left.
+    pub ended: bool,
     /// Who made it.
     pub created_by_user_id: UserId,
     /// With which credential; `None`: none, at the first start.
@@ -89,6 +92,10 @@ pub struct Secret {
     /// When it was first proved; `None`: not yet, so a repeat of the request
     /// that made it may still replace it.
     pub proved_at: Option<Timestamp>,
+    /// Under which pepper it is digested.
+    pub pepper_id: Option<PepperId>,
+    /// Whether it was noted that it was shown again after it was replaced.
+    pub reuse_noted: bool,
 }
 
 /// Where a secret stands in a rotation.
@@ -137,10 +144,10 @@ impl Credential {
     /// One that was revoked says so even after it would have expired.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> Status {
-        match (self.revoked_at, self.expires_at) {
-            (Some(_), _) => Status::Revoked,
-            (None, Some(expires_at)) if expires_at <= now => Status::Expired,
-            (None, _) => Status::Active,
+        match self.expires_at {
+            _ if self.revoked_at.is_some() || self.ended => Status::Revoked,
+            Some(expires_at) if expires_at <= now => Status::Expired,
+            Some(_) | None => Status::Active,
         }
     }
 }

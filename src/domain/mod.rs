@@ -4,6 +4,7 @@
 //! `now`, randomness as bytes. Text from outside becomes a type here
 //! (`parse`), and inside only the type travels.
 
+mod container;
 mod credential;
 mod ip;
 mod pepper;
@@ -15,6 +16,9 @@ mod token;
 mod user;
 mod verdict;
 
+pub use container::{
+    Container, ContainerKind, ContainerName, ContainerRef, Membership, Role, Slug,
+};
 pub use credential::{
     Credential, CredentialId, Detail, Kind, Secret, SecretState, Status, WorkspaceBinding,
 };

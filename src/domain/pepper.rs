@@ -1,4 +1,8 @@
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -93,6 +97,12 @@ impl PepperId {
 }
 
 impl Digest {
+    /// The digest in these bytes, which this program stored; `None` if they are not 32.
+    #[must_use]
+    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// The bytes that are stored.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -100,11 +110,14 @@ impl Digest {
     }
 }
 
-/// The peppers that a process holds: one to four, of which one is current.
+/// The peppers that a process holds: one to four. Which one is current is what
+/// the store says; it may be one that this process was not given.
 #[derive(Debug)]
 pub struct Peppers {
     all: Vec<Pepper>,
-    current: usize,
+    ids: Vec<PepperId>,
+    /// Beyond the last: the current one is not among them.
+    current: AtomicUsize,
 }
 
 impl Peppers {
@@ -114,26 +127,35 @@ impl Peppers {
     ///
     /// None, more than four, or one of them twice.
     pub fn new(all: Vec<Pepper>) -> Result<Self, Invalid> {
-        let twice =
-            all.iter().enumerate().any(|(i, one)| all[..i].iter().any(|other| other.id == one.id));
+        let ids: Vec<PepperId> = all.iter().map(|pepper| pepper.id.clone()).collect();
+        let twice = ids.iter().enumerate().any(|(at, id)| ids[..at].contains(id));
         match all.len() {
-            1..=MAX_PEPPERS if !twice => Ok(Self { all, current: 0 }),
+            1..=MAX_PEPPERS if !twice => Ok(Self { all, ids, current: AtomicUsize::new(0) }),
             1..=MAX_PEPPERS => Err(Invalid::new("names one pepper twice")),
             _ => Err(Invalid::new("must name one to four peppers")),
         }
     }
 
-    /// The same peppers with the named one current; `None` if it is not among them.
-    #[must_use]
-    pub fn with_current(self, id: &PepperId) -> Option<Self> {
-        let current = self.all.iter().position(|pepper| pepper.id == *id)?;
-        Some(Self { current, ..self })
+    /// Takes the named one as current, as the store says; `false` if it is not
+    /// among them, and then none is.
+    pub fn follow(&self, id: &PepperId) -> bool {
+        let at = self.ids.iter().position(|held| held == id).unwrap_or(self.ids.len());
+        if self.current.load(Ordering::Relaxed) != at {
+            self.current.store(at, Ordering::Relaxed);
+        }
+        at < self.ids.len()
     }
 
-    /// The pepper that new secrets are digested with.
+    /// The pepper that new secrets are digested with, if this process holds it.
     #[must_use]
-    pub fn current(&self) -> &Pepper {
-        &self.all[self.current]
+    pub fn current(&self) -> Option<&Pepper> {
+        self.all.get(self.current.load(Ordering::Relaxed))
+    }
+
+    /// Their public names, one at least.
+    #[must_use]
+    pub fn ids(&self) -> &[PepperId] {
+        &self.ids
     }
 
     /// A token's digest under each pepper, by which it may be stored.
@@ -203,9 +225,20 @@ mod tests {
         assert!(Peppers::new(vec![]).is_err());
         assert!(Peppers::new(vec![pepper(1), pepper(1)]).is_err());
         assert!(Peppers::new((0..5).map(pepper).collect()).is_err());
+        assert!(Peppers::new(vec![pepper(1), pepper(2)]).is_ok());
+    }
+
+    #[test]
+    fn current_is_the_one_that_the_store_names_or_none() {
+        let pepper = |n: u8| Pepper::to_file(&[n; 32]).parse::<Pepper>().unwrap();
         let two = Peppers::new(vec![pepper(1), pepper(2)]).unwrap();
-        let second = pepper(2).id().clone();
-        assert_eq!(two.with_current(&second).unwrap().current().id(), &second);
+        assert_eq!(two.current().unwrap().id(), pepper(1).id());
+        assert!(two.follow(pepper(2).id()));
+        assert_eq!(two.current().unwrap().id(), pepper(2).id());
+        assert!(!two.follow(pepper(3).id()));
+        assert!(two.current().is_none());
+        assert!(two.follow(pepper(1).id()));
+        assert_eq!(two.current().unwrap().id(), pepper(1).id());
     }
 
     #[test]

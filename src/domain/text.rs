@@ -17,11 +17,19 @@ fn check(text: &str, at_most: usize) -> Result<(), Invalid> {
     if text.chars().any(|c| c.is_control() || BIDIRECTIONAL.contains(&c)) {
         return Err(Invalid::new("must not hold control or bidirectional characters"));
     }
-    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    if words.any(|word| word.parse::<Token>().is_ok()) {
+    if holds_token(text) {
         return Err(Invalid::new("must not hold a token, which is for its holder alone"));
     }
     Ok(())
+}
+
+/// Whether there is a token anywhere in a text, whatever stands around it.
+fn holds_token(text: &str) -> bool {
+    text.match_indices('_').any(|(at, _)| {
+        let begins = (at.saturating_sub(15)..at).filter(|begin| text.is_char_boundary(*begin));
+        let mut tokens = begins.filter_map(|begin| text.get(begin..at + 50));
+        tokens.any(|token| token.parse::<Token>().is_ok())
+    })
 }
 
 fn check_filled(text: &str, at_most: usize) -> Result<(), Invalid> {
@@ -102,6 +110,19 @@ text! {
     }
 }
 
+impl Handle {
+    /// A handle for the user of this name: its lower-case letters and digits, with
+    /// hyphens for what stands between them.
+    #[must_use]
+    pub fn of(name: &ExternalId) -> Self {
+        let lower = name.as_str().to_ascii_lowercase();
+        let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+        let mut handle = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+        handle.truncate(100);
+        if handle.is_empty() { Self("user".to_owned()) } else { Self(handle) }
+    }
+}
+
 /// The caller's own name of a request, so that it can be repeated: a UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(Uuid);
@@ -147,7 +168,14 @@ mod tests {
     #[test]
     fn text_that_holds_a_token_is_refused() {
         let token = Token::from_random(&"pat_".parse().unwrap(), &[7; 32]);
-        for text in [token.expose(), &format!("my token is '{}'.", token.expose())] {
+        let token_text = token.expose();
+        for text in [
+            token_text,
+            &format!("my token is '{token_text}'."),
+            &format!("ci_{token_text}"),
+            &format!("_{token_text}x"),
+            &format!("é{token_text}é"),
+        ] {
             assert!(text.parse::<TokenName>().is_err());
             assert!(text.parse::<Description>().is_err());
             assert!(text.parse::<ExternalId>().is_err());
@@ -162,6 +190,17 @@ mod tests {
         }
         for handle in ["", "A", ".a", "a b", "a:b", "é", &"a".repeat(101)] {
             assert!(handle.parse::<Handle>().is_err(), "{handle}");
+        }
+    }
+
+    #[test]
+    fn every_external_id_makes_a_handle() {
+        let of = |text: &str| Handle::of(&text.parse().unwrap()).to_string();
+        assert_eq!(of("okta|00U1"), "okta-00u1");
+        assert_eq!(of("Ada Lovelace <ada@example.org>"), "ada-lovelace-ada-example-org");
+        assert_eq!(of("日本"), "user");
+        for name in ["|x|", &"é-".repeat(100), &"x".repeat(255)] {
+            assert!(of(name).parse::<Handle>().is_ok(), "{name}");
         }
     }
 

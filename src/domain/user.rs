@@ -100,7 +100,7 @@ impl fmt::Display for UserId {
 }
 
 /// How a caller may name a user: by id, `handle:…` or `external:…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum UserRef {
     /// By the id that this service gave.
     Id(UserId),

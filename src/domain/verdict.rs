@@ -15,12 +15,8 @@ pub struct Found {
     pub secret: Secret,
     /// Whose it is.
     pub owner: Owner,
-    /// The workspace that it is bound to, and whether its owner is still a
-    /// member under the membership it was bound by.
-    pub workspace: Option<(Workspace, bool)>,
-    /// Whether all credentials of its user, workspace, organization or store
-    /// born when it was were revoked since.
-    pub outdated: bool,
+    /// The workspace that it is bound to.
+    pub workspace: Option<Workspace>,
     /// Whether the owner is a member of the workspace that the question names.
     pub member_of_required: bool,
     /// Whether the owner is a member of the workspace that the asker is bound to.
@@ -174,12 +170,8 @@ impl Found {
             SecretState::Superseded => true,
             SecretState::Pending | SecretState::Current => false,
         };
-        let left = self.workspace.as_ref().is_some_and(|(_, is_member)| !is_member);
         match self.credential.status(now) {
             Status::Revoked => return Some(Reason::Revoked),
-            Status::Expired | Status::Active if self.outdated || left => {
-                return Some(Reason::Revoked);
-            }
             Status::Expired => return Some(Reason::Expired),
             Status::Active if superseded || secret_over => return Some(Reason::Expired),
             Status::Active => {}
@@ -188,7 +180,7 @@ impl Found {
             return Some(Reason::OwnerInactive);
         }
         match &self.workspace {
-            Some((workspace, _)) if !(workspace.is_active && workspace.organization.is_active) => {
+            Some(workspace) if !(workspace.is_active && workspace.organization.is_active) => {
                 Some(Reason::WorkspaceInactive)
             }
             Some(_) | None => None,
@@ -260,6 +252,7 @@ mod tests {
                 updated_at: at(0),
                 expires_at: None,
                 revoked_at: None,
+                ended: false,
                 created_by_user_id: user(),
                 created_by_token_id: None,
                 detail: Detail::PersonalAccessToken {
@@ -274,6 +267,8 @@ mod tests {
                 created_at: at(0),
                 expires_at: None,
                 proved_at: None,
+                pepper_id: None,
+                reuse_noted: false,
             },
             owner: Owner {
                 id: user(),
@@ -283,7 +278,6 @@ mod tests {
                 is_active: true,
             },
             workspace: None,
-            outdated: false,
             member_of_required: false,
             member_of_askers: false,
         }
@@ -299,7 +293,7 @@ mod tests {
         let organization = Organization { id: "o".to_owned(), external_id: None, is_active: true };
         let workspace =
             Workspace { id: "w".to_owned(), external_id: None, is_active: true, organization };
-        bound.workspace = Some((workspace, true));
+        bound.workspace = Some(workspace);
         bound
     }
 
@@ -349,16 +343,12 @@ mod tests {
     }
 
     #[test]
-    fn epoch_and_left_workspace_are_revocations() {
-        let mut outdated = found(&[]);
-        outdated.outdated = true;
-        let mut left = bound();
-        left.workspace.as_mut().unwrap().1 = false;
-        for mut token in [outdated, left] {
-            assert_eq!(reason(&token, &anything()), Some(Reason::Revoked));
-            token.credential.expires_at = Some(at(0));
-            assert_eq!(reason(&token, &anything()), Some(Reason::Revoked));
-        }
+    fn revoked_with_others_is_revoked_though_it_would_have_expired() {
+        let mut token = found(&[]);
+        token.credential.ended = true;
+        assert_eq!(reason(&token, &anything()), Some(Reason::Revoked));
+        token.credential.expires_at = Some(at(0));
+        assert_eq!(reason(&token, &anything()), Some(Reason::Revoked));
     }
 
     #[test]
@@ -367,10 +357,10 @@ mod tests {
         owner.owner.is_active = false;
         assert_eq!(reason(&owner, &anything()), Some(Reason::OwnerInactive));
         let mut workspace = bound();
-        workspace.workspace.as_mut().unwrap().0.is_active = false;
+        workspace.workspace.as_mut().unwrap().is_active = false;
         assert_eq!(reason(&workspace, &anything()), Some(Reason::WorkspaceInactive));
         let mut organization = bound();
-        organization.workspace.as_mut().unwrap().0.organization.is_active = false;
+        organization.workspace.as_mut().unwrap().organization.is_active = false;
         assert_eq!(reason(&organization, &anything()), Some(Reason::WorkspaceInactive));
     }
 

@@ -31,6 +31,9 @@ use crate::{
 /// The largest request that is read, in bytes.
 const MAX_REQUEST: usize = 64 * 1024;
 
+/// The same for the directory, of which a thousand records come at once.
+const MAX_DIRECTORY_REQUEST: usize = 1024 * 1024;
+
 /// The names of the services whose health is told, Verification first.
 pub const SERVICES: [&str; 5] = [
     "token_authority.v1.Verification",
@@ -56,7 +59,7 @@ pub fn routes(verifier: Arc<Verifier>, authority: Arc<Authority>, directory: Dir
         )
         .add_service(
             DirectoryServer::new(directory::Service(directory))
-                .max_decoding_message_size(MAX_REQUEST),
+                .max_decoding_message_size(MAX_DIRECTORY_REQUEST),
         )
         .add_service(ApiClientAuthorizationsServer::new(Later))
         .add_service(CredentialsServer::new(Later));

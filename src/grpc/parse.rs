@@ -1,7 +1,7 @@
 //! From the fields of a request to the domain's types, with all that is wrong
 //! with them said at once.
 
-use std::{str::FromStr, time::Duration};
+use std::{collections::HashSet, hash::Hash, str::FromStr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
@@ -21,6 +21,9 @@ const MAX_PAGE: i64 = 1_000;
 /// A page ends before it is larger than this, in bytes: clients refuse 4 MiB.
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
+/// How many elements a field may have that is to be done as a whole.
+const MAX_ELEMENTS: usize = 1_000;
+
 /// How many fields an error names at most.
 const MAX_VIOLATIONS: usize = 16;
 
@@ -28,6 +31,8 @@ const MAX_VIOLATIONS: usize = 16;
 #[derive(Default)]
 pub(super) struct Fields {
     violations: Vec<(String, String)>,
+    /// What precedes the name of a field: of which element it is.
+    element: String,
 }
 
 impl Fields {
@@ -35,7 +40,8 @@ impl Fields {
     pub(super) fn wrong(&mut self, field: impl Into<String>, reason: impl ToString) {
         // They travel in a header, which clients take only so long.
         if self.violations.len() < MAX_VIOLATIONS {
-            self.violations.push((field.into(), reason.to_string()));
+            let field = format!("{}{}", self.element, field.into());
+            self.violations.push((field, reason.to_string()));
         }
     }
 
@@ -103,6 +109,38 @@ impl Fields {
         self.take(field, parsed)
     }
 
+    /// Parses each element of a field; what is wrong in one is said to be in that.
+    pub(super) fn each<T, U>(
+        &mut self,
+        field: &str,
+        elements: Vec<T>,
+        mut parse: impl FnMut(&mut Self, T) -> Option<U>,
+    ) -> Vec<U> {
+        if elements.len() > MAX_ELEMENTS {
+            self.wrong(field, format!("must have at most {MAX_ELEMENTS} elements"));
+            return Vec::new();
+        }
+        let mut parsed = Vec::with_capacity(elements.len());
+        for (at, element) in elements.into_iter().enumerate() {
+            self.element = format!("{field}[{at}].");
+            parsed.extend(parse(self, element));
+        }
+        self.element.clear();
+        parsed
+    }
+
+    /// Notes that a field holds what the same field of another element holds.
+    pub(super) fn once<T: Eq + Hash>(
+        &mut self,
+        field: &str,
+        seen: &mut HashSet<T>,
+        value: Option<T>,
+    ) {
+        if value.is_some_and(|value| !seen.insert(value)) {
+            self.wrong(field, "is there twice");
+        }
+    }
+
     /// The size of a page: 0 is the default, and what is too large is the most.
     pub(super) fn page_size(&mut self, size: i32) -> i64 {
         match i64::from(size) {
@@ -136,6 +174,14 @@ impl Fields {
             }
         }
         Mask(Some(mask.paths))
+    }
+
+    /// A field that must not be empty.
+    pub(super) fn not_empty(&mut self, field: &str, text: String) -> String {
+        if text.is_empty() {
+            self.wrong(field, "must not be empty");
+        }
+        text
     }
 
     /// An error that says all that is wrong, if anything is.

@@ -52,11 +52,17 @@ impl From<Error> for Status {
             ),
             Error::Refused(refusal) => refused(refusal),
             Error::Store(error) => error.into(),
+            Error::NoPepper => try_again(
+                Code::Unavailable,
+                "PEPPER_MISSING",
+                "this process was not given the current pepper: try another one",
+            ),
             Error::Busy(_) => try_again(
                 Code::ResourceExhausted,
                 "HASHING_BUSY",
-                "too many tokens are being made: try again later",
+                "too many tokens are being made or recovered: try again later",
             ),
+            Error::At { list, place, error } => at(&format!("{list}[{place}]"), (*error).into()),
         }
     }
 }
@@ -70,9 +76,18 @@ impl From<StoreError> for Status {
             StoreError::AlreadyExists(Unique::ExternalId) => with_reason(
                 Code::AlreadyExists,
                 "EXTERNAL_ID_TAKEN",
-                "another user has this external_id",
+                "another one has this external_id",
+            ),
+            StoreError::AlreadyExists(Unique::Slug) => {
+                with_reason(Code::AlreadyExists, "SLUG_TAKEN", "another one has this slug")
+            }
+            StoreError::AlreadyExists(Unique::Membership) => with_reason(
+                Code::AlreadyExists,
+                "MEMBERSHIP_EXISTS",
+                "the user is a member already",
             ),
             StoreError::Refused(refusal) => refused(refusal),
+            StoreError::At(place, error) => at(&format!("[{place}]"), Self::from(*error)),
             StoreError::Unavailable(source) => {
                 warn_once_a_second(&*source);
                 try_again(
@@ -103,11 +118,54 @@ fn warn_once_a_second(error: &(dyn StdError + 'static)) {
     }
 }
 
+/// An error about one of the elements of a field says which.
+fn at(element: &str, status: Status) -> Status {
+    let mut details = status.get_error_details();
+    if let Some(request) = details.bad_request() {
+        let within = |field: &str| match field {
+            "" => element.to_owned(),
+            field => format!("{element}.{field}"),
+        };
+        let violations = request.field_violations.iter();
+        return invalid(
+            violations.map(|wrong| (within(&wrong.field), wrong.description.clone())).collect(),
+        );
+    }
+    if let Some(info) = details.error_info() {
+        let mut metadata = info.metadata.clone();
+        metadata.insert("field".to_owned(), element.to_owned());
+        details.set_error_info(info.reason.clone(), DOMAIN, metadata);
+    }
+    let message = format!("{element}: {}", status.message());
+    Status::with_error_details(status.code(), message, details)
+}
+
 fn refused(refusal: Refusal) -> Status {
     use Code::{AlreadyExists, FailedPrecondition, PermissionDenied, ResourceExhausted};
     let (code, reason, message) = match refusal {
         Refusal::NoOwner => return Status::not_found("there is no such user"),
         Refusal::NoWorkspace => return Status::not_found("there is no such workspace"),
+        Refusal::NoOrganization => return Status::not_found("there is no such organization"),
+        Refusal::NoMembership => return Status::not_found("there is no such membership"),
+        Refusal::OtherOrganization => {
+            let reason = "is not the organization that the workspace is part of";
+            return invalid(vec![("organization".to_owned(), reason.to_owned())]);
+        }
+        Refusal::Incomplete(field) => {
+            return invalid(vec![(field.to_owned(), "must be set for a new one".to_owned())]);
+        }
+        Refusal::OwnerIsAdministrator => {
+            (PermissionDenied, "CALLER_ROLE", "only administrators do this with administrators'")
+        }
+        Refusal::TokenExpired => (FailedPrecondition, "TOKEN_EXPIRED", "the token is expired"),
+        Refusal::SupersededSecret => (
+            PermissionDenied,
+            "SUPERSEDED_SECRET",
+            "the caller's secret is replaced already: use the new one",
+        ),
+        Refusal::NoPepper => {
+            (FailedPrecondition, "NO_PEPPER", "no process has loaded this pepper yet")
+        }
         Refusal::OwnerInactive => (FailedPrecondition, "USER_INACTIVE", "the user is inactive"),
         Refusal::WorkspaceInactive => {
             (FailedPrecondition, "WORKSPACE_INACTIVE", "the workspace is inactive")
@@ -117,6 +175,7 @@ fn refused(refusal: Refusal) -> Status {
         }
         Refusal::TokenRevoked => (FailedPrecondition, "TOKEN_REVOKED", "the token is revoked"),
         Refusal::CallerRevoked => return caller_refused(),
+        Refusal::CallerRole => return Error::Denied(Denied::Role).into(),
         Refusal::QuotaReached => {
             (ResourceExhausted, "TOKEN_QUOTA", "the user has as many tokens as it may: revoke some")
         }

@@ -34,7 +34,8 @@ impl proto::verification_server::Verification for Service {
         fields.check()?;
         requirement.askers_workspace_id = caller.workspace_id().map(ToOwned::to_owned);
 
-        let decision = self.0.verify(&request.token, &requirement, consistency).await?;
+        let decision =
+            self.0.verify(&request.token, &requirement, caller.token_id(), consistency).await?;
         Ok(Response::new(message(decision)))
     }
 
@@ -42,7 +43,9 @@ impl proto::verification_server::Verification for Service {
         &self,
         request: Request<proto::WhoAmIRequest>,
     ) -> Result<Response<proto::WhoAmIResponse>, Status> {
-        let found = caller(&request)?.found;
+        let caller = caller(&request)?;
+        rights::WHO_AM_I.own(&caller).map_err(Error::from)?;
+        let found = caller.found;
         let expires_at = found.expires_at().map(to_timestamp);
         let Found { credential, secret, owner, .. } = found;
         let kind = kind_message(credential.kind()).into();
@@ -208,7 +211,7 @@ fn active(found: Found, revision: String) -> proto::VerifyResponse {
     let expires_at = found.expires_at().map(to_timestamp);
     let (workspace, organization) = found
         .workspace
-        .map(|(workspace, _)| {
+        .map(|workspace| {
             let organization = workspace.organization;
             ((workspace.id, workspace.external_id), (organization.id, organization.external_id))
         })

@@ -14,8 +14,9 @@ use std::{error::Error, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    ClusterId, Credential, CredentialId, Digest, DisplayName, ExternalId, Found, Handle, Kind,
-    PepperId, RequestId, Revision, Secret, Timestamp, User, UserId, UserKind, UserRef,
+    ClusterId, Container, ContainerKind, ContainerName, Credential, CredentialId, Description,
+    Digest, DisplayName, ExternalId, Found, Handle, Kind, Membership, PepperId, RequestId,
+    Revision, Role, Secret, Slug, Timestamp, User, UserId, UserKind, UserRef,
 };
 
 /// How long a request id makes its request repeatable.
@@ -54,13 +55,15 @@ pub trait Store: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// The credential that one of the digests proves, with all that decides
-    /// whether it may be used, and the head, of one instant. `workspaces` are
-    /// those of which the owner's membership is asked.
+    /// whether it may be used, and the head, of one instant; if there is none,
+    /// whether a secret is among the `unloaded`. `workspaces` are those of which
+    /// the owner's membership is asked.
     async fn find(
         &self,
         digests: &[Digest],
+        unloaded: Unloaded<'_>,
         workspaces: Workspaces<'_>,
-    ) -> Result<(Option<Found>, Revision), StoreError>;
+    ) -> Result<Lookup, StoreError>;
 
     /// Notes the first proof of a secret, after which no repeat of the request
     /// that made it replaces it; an answer does not change, so no audit row is
@@ -79,15 +82,15 @@ pub trait Store: Send + Sync {
         actor: &Actor,
     ) -> Result<(Inserted, Revision), StoreError>;
 
-    /// The credential with this id, of this kind, whoever owns it or only if
-    /// `owner` does; `None` if there is none.
+    /// The credential with this id, of this kind and within reach; `None` if
+    /// there is none.
     async fn credential(&self, target: Target<'_>) -> Result<Option<Kept>, StoreError>;
 
-    /// The credentials of one owner and kind, newest first, from after `after`
-    /// on, at most `limit`.
+    /// The credentials of one kind within reach, which names an owner or a
+    /// workspace, newest first, from after `after` on, at most `limit`.
     async fn list_credentials(
         &self,
-        owner: &UserId,
+        reach: &Reach,
         kind: Kind,
         with_revoked: bool,
         after: Option<&Cursor>,
@@ -114,6 +117,66 @@ pub trait Store: Send + Sync {
         actor: &Actor,
     ) -> Result<Option<(Revoked, Revision)>, StoreError>;
 
+    /// Gives a credential a new secret, which is pending until its first proof;
+    /// `None` if there is none such. The one before stays good until then, and
+    /// at most for the overlap. A pending secret that was not proved is replaced, and
+    /// is dead; one that was proved is promoted first. The same caller's repeat of a
+    /// request id goes as with [`insert_credential`](Store::insert_credential).
+    /// Refuses what is dead, and a caller whose own secret is replaced already.
+    async fn rotate_credential(
+        &self,
+        target: Target<'_>,
+        rotation: &Rotation,
+        repeat: Option<&Repeat>,
+        actor: &Actor,
+    ) -> Result<Option<(Inserted, Revision)>, StoreError>;
+
+    /// Makes a proved pending secret the current one, and the one before it
+    /// superseded. `false`, and nothing is changed, if it is not pending or was not
+    /// proved.
+    async fn promote_secret(&self, secret_id: &str, actor: &Actor) -> Result<bool, StoreError>;
+
+    /// Notes, once, that a superseded secret was shown again; with `revoke` that
+    /// is the end of its credential, though it was noted before. `false` if it is not
+    /// superseded, or nothing was left to do.
+    async fn note_reuse(
+        &self,
+        secret_id: &str,
+        revoke: bool,
+        actor: &Actor,
+    ) -> Result<bool, StoreError>;
+
+    /// These secrets, which only their records can prove. At most four.
+    async fn candidates(&self, unloaded: Unloaded<'_>) -> Result<Vec<Candidate>, StoreError>;
+
+    /// Replaces the digest of a secret by one under another pepper, unless it is no
+    /// longer under `from`, or the other is not the current one: then it changes
+    /// nothing and returns `false`. No answer changes, so no audit row is written.
+    async fn redigest(
+        &self,
+        secret_id: &str,
+        from: &PepperId,
+        to: &PepperId,
+        digest: &Digest,
+    ) -> Result<bool, StoreError>;
+
+    /// The peppers that were ever loaded, oldest first.
+    async fn peppers(&self) -> Result<Vec<KeptPepper>, StoreError>;
+
+    /// Notes that these peppers are loaded, so that one of them can be promoted; no
+    /// audit row is written. Done twice, it is done once.
+    async fn note_peppers(&self, ids: &[PepperId], at: Timestamp) -> Result<(), StoreError>;
+
+    /// Makes a pepper the current one, under which new secrets are digested, since
+    /// the one before is to be replaced or is lost. `false` if it was before.
+    /// [`Refusal::NoPepper`] if it was never loaded.
+    async fn promote_pepper(
+        &self,
+        id: &PepperId,
+        because: Promotion,
+        actor: &Actor,
+    ) -> Result<bool, StoreError>;
+
     /// Keeps a new user. [`StoreError::AlreadyExists`] names the field that
     /// another user has already.
     async fn insert_user(
@@ -134,7 +197,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<User>, StoreError>;
 
     /// Changes what `changes` names and returns the user as it then is; `None`
-    /// if there is none such. Refuses to leave the store without an active
+    /// if there is none such. What is as it shall be stays as it is. Refuses to leave the store without an active
     /// administrator, and to change the system user.
     async fn update_user(
         &self,
@@ -143,10 +206,126 @@ pub trait Store: Send + Sync {
         actor: &Actor,
     ) -> Result<Option<(User, Revision)>, StoreError>;
 
+    /// Makes or changes users by their external ids, all or none, and returns
+    /// them in order. What is as it shall be stays as it is. An error about
+    /// one of them says which ([`StoreError::At`]).
+    async fn upsert_users(
+        &self,
+        users: &[UserUpsert],
+        actor: &Actor,
+    ) -> Result<(Vec<User>, Revision), StoreError>;
+
+    /// Deletes a user: it and its tokens end for good, its memberships too; its
+    /// names become free. `None` if there is none such; done twice by id, it is done
+    /// once. Refuses to leave the store without an active administrator, and to
+    /// delete the system user.
+    async fn delete_user(
+        &self,
+        name: &UserRef,
+        actor: &Actor,
+    ) -> Result<Option<(User, Revision)>, StoreError>;
+
+    /// The container so named, if `viewer` may see it. The slug of a workspace names
+    /// none without its organization.
+    async fn container(
+        &self,
+        name: &ContainerName,
+        viewer: &Viewer,
+    ) -> Result<Option<Container>, StoreError>;
+
+    /// Containers of one kind that `viewer` may see, newest first, from after
+    /// `after` on, at most `limit`.
+    async fn list_containers(
+        &self,
+        filter: &ContainerFilter,
+        viewer: &Viewer,
+        after: Option<&Cursor>,
+        limit: i64,
+    ) -> Result<Vec<Container>, StoreError>;
+
+    /// Keeps a new container. [`StoreError::AlreadyExists`] names the field that
+    /// another has already.
+    async fn insert_container(
+        &self,
+        new: &NewContainer,
+        actor: &Actor,
+    ) -> Result<(Container, Revision), StoreError>;
+
+    /// Changes what `changes` names and returns the container as it then is;
+    /// `None` if there is none such. What is as it shall be stays as it is.
+    async fn update_container(
+        &self,
+        name: &ContainerName,
+        changes: &ContainerChanges,
+        actor: &Actor,
+    ) -> Result<Option<(Container, Revision)>, StoreError>;
+
+    /// Makes or changes containers of one kind by their external ids, all or none,
+    /// and returns them in order. What is as it shall be stays as it is. A workspace
+    /// stays in its organization ([`Refusal::OtherOrganization`]), and a new one
+    /// needs one, as each new container needs a slug ([`Refusal::Incomplete`]). An
+    /// error about one of them says which ([`StoreError::At`]).
+    async fn upsert_containers(
+        &self,
+        kind: ContainerKind,
+        containers: &[ContainerUpsert],
+        actor: &Actor,
+    ) -> Result<(Vec<Container>, Revision), StoreError>;
+
+    /// A user's membership in a container, if it has one.
+    async fn membership(
+        &self,
+        user: &UserId,
+        kind: ContainerKind,
+        container_id: &str,
+    ) -> Result<Option<Membership>, StoreError>;
+
+    /// Memberships that `viewer` may see, newest first, from after `after` on, at
+    /// most `limit`.
+    async fn list_memberships(
+        &self,
+        filter: &MembershipFilter,
+        viewer: &Viewer,
+        after: Option<&Cursor>,
+        limit: i64,
+    ) -> Result<Vec<Membership>, StoreError>;
+
+    /// Makes, changes and ends memberships, all or none, and returns those that were
+    /// put, in order. Whoever leaves a workspace or becomes its guest has no token
+    /// bound to it any more, for good. What is as it shall be stays as it is.
+    /// The actor's own right is looked at under a lock before anything is changed.
+    /// An error about one that is put says which ([`StoreError::At`]).
+    async fn change_memberships(
+        &self,
+        changes: &MembershipChanges,
+        actor: &Actor,
+    ) -> Result<(Vec<Membership>, Revision), StoreError>;
+
+    /// Ends for good all tokens of what is named that are there, at the same cost
+    /// however many; `None` if there is no such thing. The actor's own is
+    /// not spared.
+    async fn revoke_tokens(
+        &self,
+        of: &TokensOf,
+        reason: &Description,
+        actor: &Actor,
+    ) -> Result<Option<Revision>, StoreError>;
+
+    /// Notes of the credentials after `after`, in the order of their ids, which were
+    /// revoked with others, that they are revoked as of now, so that they are forgotten
+    /// in time. Looks at a bounded number of them, of which it notes at most
+    /// [`MAX_ROWS`]; returns where to go on, `None` from the beginning.
+    async fn settle(
+        &self,
+        after: Option<&CredentialId>,
+        actor: &Actor,
+    ) -> Result<Option<CredentialId>, StoreError>;
+
     /// Forgets for good what has been dead since before `before`: personal access
     /// tokens that are expired, and credentials that are revoked, once nothing is
-    /// kept that was made with them; and request ids that are over. At most [`MAX_ROWS`] at a time, by one process at a time; returns
-    /// how many it was. A verification then does not find what it found dead.
+    /// kept that was made with them; secrets that are superseded; and request ids that
+    /// are over. At most [`MAX_ROWS`] of each at a time, by one process at a time;
+    /// returns how many it was. A verification then does not find what it found dead.
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError>;
 
     /// Waits for what is being written and closes all connections.
@@ -159,6 +338,19 @@ pub struct Identity {
     /// The five characters that begin every id.
     pub cluster_id: ClusterId,
     /// The pepper that new secrets are digested with.
+    pub current_pepper: PepperId,
+}
+
+/// What a look for a secret found, all of one instant.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// The credential that it proves, if one does.
+    pub found: Option<Found>,
+    /// Whether, if none does, there is a secret that only its record could prove.
+    pub has_unloaded: bool,
+    /// The newest revision.
+    pub head: Revision,
+    /// The pepper under which secrets are digested now.
     pub current_pepper: PepperId,
 }
 
@@ -182,21 +374,88 @@ pub struct Workspaces<'a> {
     pub askers: Option<&'a str>,
 }
 
+/// Secrets that no digest finds: those that begin like this and are digested under
+/// none of these peppers, of which there are at most four.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unloaded<'a> {
+    /// The prefix and first digits.
+    pub shown: &'a str,
+    /// The peppers that are loaded.
+    pub loaded: &'a [PepperId],
+}
+
+impl Unloaded<'_> {
+    /// One of the loaded peppers; where there are fewer, a name that no pepper has.
+    fn loaded_or_none(&self, at: usize) -> &str {
+        self.loaded.get(at).map_or("", PepperId::as_str)
+    }
+}
+
+/// Why another pepper becomes the current one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promotion {
+    /// The one before is to be replaced.
+    Rotation,
+    /// This one is lost: nothing is changed if another is current by now.
+    Loss(PepperId),
+}
+
 /// Who makes a change, when, and from where: what the audit row says.
 #[derive(Debug, Clone)]
 pub struct Actor {
     /// As whom.
     pub user_id: UserId,
-    /// By which credential; `None`: none, the service itself at the first start.
+    /// By which credential; `None`: none, the service itself.
     pub token_id: Option<CredentialId>,
+    /// By which of its secrets.
+    pub secret_id: Option<String>,
     /// From where.
     pub ip: Option<IpAddr>,
     /// The name of the call in the logs.
     pub request_id: Option<String>,
     /// When.
     pub at: Timestamp,
-    /// Whether the caller may do this only as an administrator.
-    pub as_administrator: bool,
+    /// By what right, which it must still have when the change is committed.
+    pub basis: Basis,
+}
+
+/// By what right a caller makes a change, beside its credential and its user
+/// being good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Basis {
+    /// It is about what is its own.
+    Own,
+    /// As an administrator.
+    Administrator,
+    /// As whoever runs the service, at the store itself.
+    BreakGlass,
+    /// As an administrator, or an owner or admin of each of these.
+    Manager(Vec<Managed>),
+}
+
+/// What somebody manages as its owner or admin, or as one of its organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Managed {
+    /// The organization.
+    pub organization_id: String,
+    /// A workspace in it, if it is about one whose own owners and admins may too.
+    pub workspace_id: Option<String>,
+}
+
+impl Actor {
+    /// The service itself, as the user `system`.
+    #[must_use]
+    pub fn service(system: UserId, at: Timestamp) -> Self {
+        Self {
+            user_id: system,
+            token_id: None,
+            secret_id: None,
+            ip: None,
+            request_id: None,
+            at,
+            basis: Basis::Own,
+        }
+    }
 }
 
 /// A credential to be kept.
@@ -219,8 +478,13 @@ pub struct NewCredential {
     /// Its first proof.
     pub secret: NewSecret,
     /// How many credentials of its kind, neither revoked nor expired, its owner
-    /// may then have.
+    /// may then have bound to the same workspace, or to none.
     pub quota: i64,
+    /// Whether its owner must be no administrator.
+    pub spares_administrators: bool,
+    /// The owner, if it may be made along with it: by its external id, unless
+    /// there is a user of that by now, who then is the owner.
+    pub new_owner: Option<NewUser>,
 }
 
 /// A secret to be kept.
@@ -247,7 +511,16 @@ pub struct Repeat {
     pub body_hash: [u8; 32],
 }
 
-/// What became of a new credential.
+/// A new secret for a credential.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// The secret.
+    pub secret: NewSecret,
+    /// How long the one before it stays good, if the new one is not proved earlier.
+    pub overlap: Duration,
+}
+
+/// What became of a new credential or secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inserted {
     /// As it is kept.
@@ -261,23 +534,37 @@ pub struct Inserted {
 pub struct Kept {
     /// The record.
     pub credential: Credential,
-    /// Its secret in use.
+    /// Its newest secret.
     pub secret: Secret,
+    /// The end of the secret before it, while that may still be good.
+    pub previous_secret_expires_at: Option<Timestamp>,
     /// When it was last used, if it was and that was noted.
     pub last_used_at: Option<Timestamp>,
     /// From where.
     pub last_used_ip: Option<String>,
 }
 
-/// One credential, of one kind and perhaps of one owner.
+/// One credential, of one kind and within reach.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// Its id, as the caller gave it.
     pub id: &'a str,
     /// The kind it must be of.
     pub kind: Kind,
+    /// Which credentials there are for this caller.
+    pub reach: &'a Reach,
+}
+
+/// Which credentials a caller reaches with a call: all that meet every condition.
+/// What is beyond it is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
     /// Who must own it; `None`: anybody.
-    pub owner: Option<&'a UserId>,
+    pub owner: Option<UserId>,
+    /// The workspace it must be bound to; `None`: whether it is bound or not.
+    pub workspace_id: Option<String>,
+    /// Whether its owner must be no administrator.
+    pub spares_administrators: bool,
 }
 
 /// What to change of a personal access token; `None`: leave it.
@@ -356,6 +643,175 @@ pub struct UserChanges {
     pub external_id: Option<Option<ExternalId>>,
 }
 
+/// A user as it shall be; `None`: as it is, or as the caller says if it is new.
+#[derive(Debug, Clone)]
+pub struct UserUpsert {
+    /// The user, if it is new. It has the external id by which it is found, and
+    /// its handle is changed if that is taken and not in `changes`.
+    pub new: NewUser,
+    /// What to change of it, if it is there.
+    pub changes: UserChanges,
+}
+
+/// Who looks at the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Viewer {
+    /// Who sees everything.
+    Administrator,
+    /// Who sees what it belongs to, and what it manages.
+    User {
+        /// The user.
+        id: UserId,
+        /// The workspace and its organization beyond which its token reaches for
+        /// nothing.
+        within: Option<(String, String)>,
+    },
+}
+
+/// A container to be kept.
+#[derive(Debug, Clone)]
+pub struct NewContainer {
+    /// Its id.
+    pub id: String,
+    /// Of a workspace: its organization.
+    pub organization_id: Option<String>,
+    /// Its short name.
+    pub slug: Slug,
+    /// What people call it.
+    pub name: DisplayName,
+    /// Its name in a system around us.
+    pub external_id: Option<ExternalId>,
+    /// Whether tokens bound to it will be accepted.
+    pub is_active: bool,
+}
+
+/// What to change of a container; `None`: leave it. The inner `None` clears.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerChanges {
+    /// A new slug.
+    pub slug: Option<Slug>,
+    /// A new name.
+    pub name: Option<DisplayName>,
+    /// Another name in a system around us.
+    pub external_id: Option<Option<ExternalId>>,
+    /// Accept tokens bound to it, or refuse them.
+    pub is_active: Option<bool>,
+}
+
+/// A container as it shall be; `None`: as it is.
+#[derive(Debug, Clone)]
+pub struct ContainerUpsert {
+    /// By which it is found.
+    pub external_id: ExternalId,
+    /// The id that it gets if it is new.
+    pub new_id: String,
+    /// Its organization, if it is a workspace.
+    pub organization_id: Option<String>,
+    /// Its short name; needed if it is new.
+    pub slug: Option<Slug>,
+    /// What people call it; its slug if it is new.
+    pub name: Option<DisplayName>,
+    /// Whether tokens bound to it are accepted; they are if it is new.
+    pub is_active: Option<bool>,
+}
+
+/// Which containers to list; `None`: whatever it is.
+#[derive(Debug, Clone)]
+pub struct ContainerFilter {
+    /// Of which kind.
+    pub kind: ContainerKind,
+    /// Only active, or only inactive ones.
+    pub is_active: Option<bool>,
+    /// Only workspaces of this organization.
+    pub organization_id: Option<String>,
+}
+
+/// Which memberships to list; `None`: whatever it is.
+#[derive(Debug, Clone, Default)]
+pub struct MembershipFilter {
+    /// Only this user's.
+    pub user: Option<UserId>,
+    /// Only those in this container.
+    pub container: Option<(ContainerKind, String)>,
+}
+
+/// What to do to memberships.
+#[derive(Debug, Clone, Default)]
+pub struct MembershipChanges {
+    /// What they shall be.
+    pub puts: Vec<MembershipPut>,
+    /// Of whom all others shall end.
+    pub only: Option<OnlyMemberships>,
+}
+
+/// A membership as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembershipPut {
+    /// Whose.
+    pub user: UserId,
+    /// In which kind of container.
+    pub kind: ContainerKind,
+    /// In which one.
+    pub container_id: String,
+    /// As what; `None`: it shall end.
+    pub role: Option<Role>,
+    /// Whether it must be there, or must not be there yet.
+    pub expects: Expects,
+}
+
+/// What a change needs to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expects {
+    /// Whatever it is.
+    Either,
+    /// None yet: [`StoreError::AlreadyExists`] else.
+    None,
+    /// One: [`Refusal::NoMembership`] else.
+    One,
+}
+
+/// Of whom all memberships but those that are put shall end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnlyMemberships {
+    /// Whose.
+    pub user: UserId,
+    /// Only those in this organization and its workspaces.
+    pub organization_id: Option<String>,
+}
+
+/// Of what all tokens are to be ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokensOf {
+    /// Of a user.
+    User(UserId),
+    /// Bound to a workspace.
+    Workspace(String),
+    /// Bound to workspaces of an organization.
+    Organization(String),
+    /// All there are.
+    All,
+}
+
+/// A secret that only its record can prove.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its digest, under a pepper that is not loaded.
+    pub digest: Digest,
+    /// Its record.
+    pub record: String,
+}
+
+/// A pepper, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPepper {
+    /// Its id.
+    pub id: PepperId,
+    /// Whether new secrets are digested under it.
+    pub is_current: bool,
+    /// How many secrets are digested under it, counted up to a million.
+    pub secrets: i64,
+}
+
 /// What happened instead.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -365,12 +821,25 @@ pub enum StoreError {
     /// A rule that only the store can check, in the transaction, stood against it.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// One of those two, of one of many that were to be changed together.
+    #[error("number {0}: {1}")]
+    At(usize, #[source] Box<StoreError>),
     /// The store can't be reached or is overloaded.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
     /// A fault: what is stored, or the program, is not as it must be.
     #[error("the store failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// The error of the one of many at this place, if it is about that one alone.
+    fn at(self, place: usize) -> Self {
+        match self {
+            Self::AlreadyExists(_) | Self::Refused(_) => Self::At(place, Box::new(self)),
+            Self::At(..) | Self::Unavailable(_) | Self::Failed(_) => self,
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -403,9 +872,15 @@ pub enum Unique {
     /// Of a user.
     #[error("handle")]
     Handle,
-    /// Of a user.
+    /// Of a user or a container.
     #[error("external_id")]
     ExternalId,
+    /// Of an organization, or of a workspace in its organization.
+    #[error("slug")]
+    Slug,
+    /// A user's, of a container.
+    #[error("membership")]
+    Membership,
 }
 
 /// A rule that stood against a change.
@@ -426,13 +901,40 @@ pub enum Refusal {
     /// The user to own it is no member of the workspace, or only a guest.
     #[error("the owner is no member of the workspace")]
     NotAMember,
+    /// The user to own it is an administrator, which this caller may not reach.
+    #[error("the owner is an administrator")]
+    OwnerIsAdministrator,
+    /// The user is no member of it.
+    #[error("no such membership")]
+    NoMembership,
+    /// The organization is not there.
+    #[error("no such organization")]
+    NoOrganization,
+    /// The workspace is part of another organization.
+    #[error("the workspace is part of another organization")]
+    OtherOrganization,
+    /// A new container needs this.
+    #[error("a new one needs {0}")]
+    Incomplete(&'static str),
     /// The credential to be changed is revoked.
     #[error("the credential is revoked")]
     TokenRevoked,
+    /// The credential to be changed is expired.
+    #[error("the credential is expired")]
+    TokenExpired,
+    /// The caller's own secret is replaced already.
+    #[error("the caller's secret is superseded")]
+    SupersededSecret,
+    /// No process has loaded the pepper yet.
+    #[error("no process has loaded the pepper")]
+    NoPepper,
     /// The caller lost meanwhile what it was let in with: its credential, its
     /// user's activity, or its user's being an administrator.
     #[error("the caller lost its right meanwhile")]
     CallerRevoked,
+    /// The caller's user is no longer what it managed with.
+    #[error("the caller manages this no longer")]
+    CallerRole,
     /// The owner has as many as it may.
     #[error("the owner has as many tokens as it may")]
     QuotaReached,

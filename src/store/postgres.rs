@@ -31,7 +31,7 @@ const TIMEOUTS: [(&str, &str); 5] = [
 
 const LOCK_STORE: &str = "SELECT pg_advisory_xact_lock(7309940818219330561)";
 // NO KEY UPDATE excludes others who take it, and lets foreign keys be checked.
-const LOCK_USER: &str = "SELECT is_active, token_epoch FROM users \
+const LOCK_USER: &str = "SELECT is_active, is_admin, token_epoch FROM users \
     WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
 const LOCK_ADMINISTRATORS: &str = "SELECT id FROM users \
     WHERE is_admin AND is_active AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE";
@@ -41,8 +41,14 @@ const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m
     FROM workspaces w JOIN organizations o ON o.id = w.organization_id \
     LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = $2 \
     WHERE w.id = $1 FOR SHARE OF w";
+// What a caller's right rests on stays so until the commit.
+const KEEP_ADMINISTRATOR: &str = "SELECT id FROM users \
+    WHERE id = $1 AND is_admin AND is_active AND deleted_at IS NULL FOR NO KEY UPDATE";
+const KEEP_MANAGER: &str = "SELECT id FROM memberships WHERE user_id = $1 \
+    AND (organization_id = $2 OR workspace_id = $3) AND role IN ('owner', 'admin') FOR SHARE";
 const TRY_LOCK_PURGE: &str = "SELECT pg_try_advisory_xact_lock(7309940818219330562)";
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR SHARE";
+const HOLD_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR NO KEY UPDATE";
 
 pub(super) async fn open(
     url: &str,
@@ -71,8 +77,11 @@ pub(super) async fn open(
     // Of their own, so that writes that wait for one row keep nobody from reading.
     let writers = (limits.connections / 4).max(1);
     let options = options.options(TIMEOUTS);
+    // Whatever is bound, an index leads each of them; to plan a verification takes
+    // longer than to run it.
+    let planned_once = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
     Ok(sql::SqlStore {
-        reader: pool(limits.connections - writers, limits.wait, options.clone()).await?,
+        reader: pool(limits.connections - writers, limits.wait, planned_once).await?,
         writer: pool(writers, limits.wait, options).await?,
         _lock: None,
     })

@@ -28,7 +28,7 @@ static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 // engine come down to.
 const LOCK_STORE: &str = "SELECT 1";
 const LOCK_USER: &str =
-    "SELECT is_active, token_epoch FROM users WHERE id = $1 AND deleted_at IS NULL";
+    "SELECT is_active, is_admin, token_epoch FROM users WHERE id = $1 AND deleted_at IS NULL";
 const LOCK_ADMINISTRATORS: &str = "SELECT 1";
 const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m.role, \
     w.is_active AND o.is_active AS is_active, w.token_epoch AS workspace_epoch, \
@@ -36,8 +36,13 @@ const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m
     FROM workspaces w JOIN organizations o ON o.id = w.organization_id \
     LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = $2 \
     WHERE w.id = $1";
+const KEEP_ADMINISTRATOR: &str =
+    "SELECT id FROM users WHERE id = $1 AND is_admin AND is_active AND deleted_at IS NULL";
+const KEEP_MANAGER: &str = "SELECT id FROM memberships WHERE user_id = $1 \
+    AND (organization_id = $2 OR workspace_id = $3) AND role IN ('owner', 'admin')";
 const TRY_LOCK_PURGE: &str = "SELECT TRUE";
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1";
+const HOLD_CREDENTIAL: &str = LOCK_CREDENTIAL;
 
 /// How many connections read beside the one that writes.
 const READERS: u32 = 4;
@@ -95,9 +100,9 @@ fn private_file(path: &Path) -> Result<File, StoreError> {
 fn lock(file: File) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Failed("another process has the data directory open".into()))
-        }
+        Err(TryLockError::WouldBlock) => Err(StoreError::Failed(
+            "another process has the data directory open: stop it first".into(),
+        )),
         Err(TryLockError::Error(error)) => Err(StoreError::Failed(error.into())),
     }
 }

@@ -2,8 +2,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use prost_types::FieldMask;
 use token_authority::proto::v1::{
-    CreateUserRequest, CreateUserResponse, GetUserRequest, ListUsersRequest, Reason,
-    UpdateUserRequest, UpdateUserResponse, User, UserKind, WhoAmIRequest,
+    CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse, GetUserRequest,
+    ListUsersRequest, Reason, UpdateUserRequest, UpdateUserResponse, UpsertUsersRequest,
+    UpsertUsersResponse, User, UserKind, UserUpsert, WhoAmIRequest,
 };
 use tonic::{Code, Response, Status};
 
@@ -22,6 +23,12 @@ on_both_stores![
     system_user_does_not_change,
     user_reads_itself_and_of_others_not_even_that_they_are,
     deactivation_refuses_a_users_tokens_at_once_as_callers_and_subjects,
+    upserted_users_are_made_then_changed_and_their_repeat_changes_nothing,
+    upsert_that_is_wrong_in_one_user_does_none_and_names_it,
+    thousand_users_are_upserted_at_once_and_not_one_more,
+    deleted_user_is_gone_but_for_its_id_and_its_names_are_free,
+    last_administrator_and_the_system_user_are_not_deleted,
+    administrator_may_delete_itself,
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -59,6 +66,27 @@ async fn update_ok(server: &TestServer, request: UpdateUserRequest) -> User {
     let answer = update(server, request).await.unwrap().into_inner();
     assert!(!answer.revision.is_empty());
     answer.user.unwrap()
+}
+
+async fn upsert(
+    server: &TestServer,
+    users: &[UserUpsert],
+) -> Result<Response<UpsertUsersResponse>, Status> {
+    let request = UpsertUsersRequest { users: users.to_vec() };
+    server.directory(&server.admin).upsert_users(request).await
+}
+
+fn known_as(external_id: &str) -> UserUpsert {
+    UserUpsert { external_id: external_id.to_owned(), ..Default::default() }
+}
+
+async fn delete(
+    server: &TestServer,
+    token: &str,
+    user: &str,
+) -> Result<Response<DeleteUserResponse>, Status> {
+    let request = DeleteUserRequest { user: user.to_owned() };
+    server.directory(token).delete_user(request).await
 }
 
 async fn get(server: &TestServer, token: &str, user: &str) -> Result<User, Status> {
@@ -375,4 +403,147 @@ async fn deactivation_refuses_a_users_tokens_at_once_as_callers_and_subjects(eng
     // What it is told with changes at once, too.
     update_ok(&server, UpdateUserRequest { is_admin: Some(false), ..of(&boss.id) }).await;
     assert!(!who().await.unwrap().into_inner().user.unwrap().is_admin);
+}
+
+async fn upserted_users_are_made_then_changed_and_their_repeat_changes_nothing(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    create_ok(&server, new("okta-2")).await;
+    let full = UserUpsert {
+        handle: Some("alice".to_owned()),
+        display_name: Some("Alice".to_owned()),
+        kind: Some(UserKind::Service.into()),
+        is_admin: Some(true),
+        is_active: Some(false),
+        ..known_as("okta|1")
+    };
+    let users = [full, known_as("okta|2"), known_as("Okta|3")];
+    let made = upsert(&server, &users).await.unwrap().into_inner();
+    let [alice, second, third] = &made.users[..] else { panic!("{made:?}") };
+    assert_eq!((&*alice.handle, &*alice.display_name), ("alice", "Alice"));
+    assert_eq!((alice.kind(), alice.is_admin, alice.is_active), (UserKind::Service, true, false));
+    assert_eq!(alice.external_id.as_deref(), Some("okta|1"));
+    let digits = second.id.rsplit_once('-').unwrap().1;
+    assert_eq!(second.handle, format!("okta-2-{digits}"), "another has the one it would get");
+    assert_eq!((&*third.handle, &*third.display_name), ("okta-3", ""));
+    assert_eq!((third.kind(), third.is_admin, third.is_active), (UserKind::Human, false, true));
+
+    server.clock.advance(SECOND);
+    let kept = server.kept().await;
+    assert_eq!(upsert(&server, &users).await.unwrap().into_inner(), made);
+    assert_eq!(server.kept().await, kept);
+
+    let renamed = UserUpsert {
+        handle: Some("alicia".to_owned()),
+        display_name: Some(String::new()),
+        ..known_as("okta|1")
+    };
+    let changed = upsert(&server, &[known_as("okta|2"), renamed]).await.unwrap().into_inner();
+    assert_eq!(changed.users[0], *second);
+    let expected = User {
+        handle: "alicia".to_owned(),
+        display_name: String::new(),
+        updated_at: Some(server.after(Duration::ZERO)),
+        ..alice.clone()
+    };
+    assert_eq!(changed.users[1], expected);
+    assert_ne!(changed.revision, made.revision);
+}
+
+async fn upsert_that_is_wrong_in_one_user_does_none_and_names_it(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let kept = server.kept().await;
+    let with = |user: UserUpsert| [known_as("first"), user];
+    for (user, field) in [
+        (known_as(""), "users[1].external_id"),
+        (known_as("first"), "users[1].external_id"),
+        (UserUpsert { handle: Some("A b".to_owned()), ..known_as("x") }, "users[1].handle"),
+        (
+            UserUpsert { display_name: Some("a\nb".to_owned()), ..known_as("x") },
+            "users[1].display_name",
+        ),
+        (UserUpsert { kind: Some(0), ..known_as("x") }, "users[1].kind"),
+        (UserUpsert { kind: Some(9), ..known_as("x") }, "users[1].kind"),
+    ] {
+        assert_eq!(wrong_fields(upsert(&server, &with(user)).await), [field]);
+    }
+    let taken = UserUpsert { handle: Some("admin".to_owned()), ..known_as("x") };
+    let answer = upsert(&server, &with(taken)).await;
+    assert!(answer.as_ref().unwrap_err().message().starts_with("users[1]: "));
+    assert_eq!(refused(answer), (Code::AlreadyExists, "HANDLE_TAKEN".to_owned()));
+    assert_eq!(server.kept().await, kept);
+
+    // Who may not appoint administrators upserts others.
+    let writer = server.administrator("writer").await;
+    let token = server.text_of(&writer.id, &["write:directory"]).await;
+    let request = |users: &[UserUpsert]| UpsertUsersRequest { users: users.to_vec() };
+    let appoints = UserUpsert { is_admin: Some(false), ..known_as("x") };
+    let answer = server.directory(&token).upsert_users(request(&with(appoints))).await;
+    assert_eq!(refused(answer), (Code::PermissionDenied, "CALLER_SCOPE".to_owned()));
+    server.directory(&token).upsert_users(request(&with(known_as("x")))).await.unwrap();
+}
+
+async fn thousand_users_are_upserted_at_once_and_not_one_more(engine: Engine) {
+    let server = TestServer::start_with(engine, &["--call-deadline=60s"]).await;
+    let mut users: Vec<_> = (0..1_000)
+        .map(|n| UserUpsert {
+            display_name: Some("é".repeat(100)),
+            ..known_as(&format!("{n:0>255}"))
+        })
+        .collect();
+    let made = upsert(&server, &users).await.unwrap().into_inner();
+    assert_eq!(made.users.len(), 1_000);
+    users.push(known_as("more"));
+    assert_eq!(wrong_fields(upsert(&server, &users).await), ["users"]);
+}
+
+async fn deleted_user_is_gone_but_for_its_id_and_its_names_are_free(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let named = CreateUserRequest { external_id: Some("okta|1".to_owned()), ..new("alice") };
+    let alice = create_ok(&server, named.clone()).await;
+    let token = server.text_of(&alice.id, &[]).await;
+    server.clock.advance(SECOND);
+    let now = Some(server.after(Duration::ZERO));
+    let deleted = delete(&server, &server.admin, "external:okta|1").await.unwrap().into_inner();
+    assert!(!deleted.revision.is_empty());
+    let expected = User { is_active: false, updated_at: now, deleted_at: now, ..alice.clone() };
+    assert_eq!(deleted.user.as_ref(), Some(&expected));
+    assert_eq!(server.verify(&token).await.reason(), Reason::Revoked);
+    assert_eq!(get(&server, &server.admin, &alice.id).await.unwrap(), expected);
+
+    let kept = server.kept().await;
+    let again = delete(&server, &server.admin, &alice.id).await.unwrap().into_inner();
+    assert_eq!(again, deleted);
+    for name in ["handle:alice", "external:okta|1", "zzzzz-tpzed-0123456789abcde"] {
+        let unknown = (Code::NotFound, String::new());
+        assert_eq!(refused(delete(&server, &server.admin, name).await), unknown, "{name}");
+    }
+    assert_eq!(wrong_fields(delete(&server, &server.admin, "alice").await), ["user"]);
+    assert_eq!(server.kept().await, kept);
+    assert!(!handles(&server, ListUsersRequest::default()).await.contains(&alice.handle));
+    let all = ListUsersRequest { show_deleted: true, ..Default::default() };
+    assert!(handles(&server, all).await.contains(&alice.handle));
+
+    let next = create_ok(&server, named).await;
+    assert_ne!(next.id, alice.id);
+    assert_eq!(server.verify(&token).await.reason(), Reason::Revoked);
+}
+
+async fn last_administrator_and_the_system_user_are_not_deleted(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let kept = server.kept().await;
+    let expected = |reason: &str| (Code::FailedPrecondition, reason.to_owned());
+    let answer = delete(&server, &server.admin, "handle:admin").await;
+    assert_eq!(refused(answer), expected("LAST_ADMINISTRATOR"));
+    let answer = delete(&server, &server.admin, SYSTEM).await;
+    assert_eq!(refused(answer), expected("SYSTEM_USER"));
+    assert_eq!(server.kept().await, kept);
+}
+
+async fn administrator_may_delete_itself(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let boss = server.administrator("boss").await;
+    let token = server.text_of(&boss.id, &["write:directory"]).await;
+    assert!(delete(&server, &token, &boss.id).await.unwrap().into_inner().user.is_some());
+    let expected = (Code::Unauthenticated, "CALLER_TOKEN_REFUSED".to_owned());
+    assert_eq!(refused(delete(&server, &token, &boss.id).await), expected);
 }

@@ -23,7 +23,7 @@ on_both_stores![session_of_the_readme_goes_as_it_says];
 async fn session_of_the_readme_goes_as_it_says(engine: Engine) {
     let place = Place::new(engine).await;
     let server = Process::start(place.arguments()).await;
-    let steps = steps();
+    let steps = steps_of(blocks(section("Use")));
     assert!(steps.len() > 10, "the section is found");
 
     let mut script = String::from("set -euo pipefail\n");
@@ -39,17 +39,18 @@ async fn session_of_the_readme_goes_as_it_says(engine: Engine) {
     let outputs: Vec<&str> = output.split("=== next step ===\n").collect();
     assert_eq!(outputs.len(), steps.len() + 1, "it broke off:\n{output}");
     for (step, output) in steps.iter().zip(outputs) {
-        let mut rest = output;
-        for expected in &step.expected {
-            let at = rest.find(expected.as_str());
-            let at = at.unwrap_or_else(|| {
-                panic!(
-                    "{}\nshould say {expected}, in this order, and said\n{output}",
-                    step.commands
-                )
-            });
-            rest = &rest[at + expected.len()..];
-        }
+        check(step, output);
+    }
+}
+
+/// That the output of a step says what the README says, in that order.
+fn check(step: &Step, output: &str) {
+    let mut rest = output;
+    for expected in &step.expected {
+        let at = rest.find(expected.as_str()).unwrap_or_else(|| {
+            panic!("{}\nshould say {expected}, in this order, and said\n{output}", step.commands)
+        });
+        rest = &rest[at + expected.len()..];
     }
 }
 
@@ -69,11 +70,10 @@ async fn production_commands_of_the_readme_serve_with_tls() {
         .replace("token-authority serve", "exec token-authority serve");
     fs::write(place.path("script"), format!("set -euo pipefail\n{script}")).unwrap();
 
-    let binaries = binary().parent().unwrap().to_owned();
     let mut server = Command::new("bash")
         .arg("script")
         .current_dir(place.directory.path())
-        .env("PATH", format!("{}:{}", binaries.display(), env::var("PATH").unwrap()))
+        .env("PATH", path_with_binary())
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -88,16 +88,57 @@ async fn production_commands_of_the_readme_serve_with_tls() {
     assert!(said.contains("tls=true"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_the_readme_at_the_store_say_what_it_says() {
+    let place = Place::new(Engine::Postgres).await;
+    let blocks = blocks(section("In production"));
+    let (made, commands): (Vec<_>, Vec<_>) =
+        steps_of(blocks).into_iter().skip(1).partition(|step| step.expected.is_empty());
+    assert_eq!((made.len(), commands.len()), (1, 3), "the commands are found");
+
+    let play = async |commands: &str| {
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", commands])
+            .current_dir(place.directory.path())
+            .env("PATH", path_with_binary())
+            .env("TOKEN_AUTHORITY_DATABASE_URL", place.database_url.as_ref().unwrap())
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{commands}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    fs::rename(place.path("pepper-of-test"), place.path("pepper")).unwrap();
+    play(&made[0].commands).await;
+    let mut arguments = vec!["serve".into(), "--grpc-listen=127.0.0.1:0".into()];
+    for (setting, file) in
+        [("--data-dir", "data"), ("--pepper-file", "pepper"), ("--pepper-file", "pepper-2")]
+    {
+        arguments.extend([setting.into(), place.path(file).into_os_string()]);
+    }
+    arguments.extend(["--database-url".into(), place.database_url.clone().unwrap().into()]);
+    let server = Process::start(&arguments).await;
+    for step in &commands {
+        // To make a token it takes the pepper that is current by then.
+        let commands = step
+            .commands
+            .replace("admin-token --pepper-file pepper ", "admin-token --pepper-file pepper-2 ");
+        check(step, &play(&commands).await);
+    }
+    server.stop().await;
+}
+
 /// A block of commands, and what it says of its output.
 struct Step {
     commands: String,
     expected: Vec<String>,
 }
 
-/// The steps of the section "Use": a block `sh`, and after it what its output holds.
-fn steps() -> Vec<Step> {
+/// The steps in these blocks: a block `sh`, and after it what its output holds.
+fn steps_of(blocks: Vec<(String, String)>) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for (kind, text) in blocks(section("Use")) {
+    for (kind, text) in blocks {
         match kind.as_str() {
             "sh" => steps.push(Step { commands: text, expected: Vec::new() }),
             "text" => {
@@ -136,6 +177,12 @@ async fn bash(script: &str) -> String {
     shell.arg(file.path()).env("PATH", path).stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = shell.output().await.unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// `PATH`, with the program in it.
+fn path_with_binary() -> String {
+    let binary = binary();
+    format!("{}:{}", binary.parent().unwrap().display(), env::var("PATH").unwrap())
 }
 
 /// The real grpcurl; without it the test is red: `tests/run` gets it.

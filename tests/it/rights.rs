@@ -1,204 +1,49 @@
-use std::{collections::BTreeSet, time::Duration};
+mod table;
+mod world;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use token_authority::{
     proto::v1::{
         CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse, CreateUserRequest,
-        GetPersonalAccessTokenRequest, GetUserRequest, ListAvailablePatScopesRequest,
-        ListPersonalAccessTokensRequest, ListUsersRequest, PersonalAccessToken, Reason,
-        RevokePersonalAccessTokenRequest, UpdatePersonalAccessTokenRequest, UpdateUserRequest,
-        VerifyRequest, WhoAmIRequest, create_personal_access_token_request::Expiry,
-        directory_client::DirectoryClient,
-        personal_access_tokens_client::PersonalAccessTokensClient,
-        verification_client::VerificationClient,
+        ListMembershipsRequest, ListOrganizationsRequest, ListPersonalAccessTokensRequest,
+        ListWorkspacesRequest, PersonalAccessToken, Reason, RevokePersonalAccessTokenRequest,
+        RotatePersonalAccessTokenRequest, UpdateUserRequest, VerifyRequest,
+        WorkspaceCreatePatRequest, WorkspaceCreatePatResponse, WorkspaceListPatsRequest,
+        WorkspaceRevokePatRequest, create_personal_access_token_request::Expiry,
     },
     rights,
 };
+use tokio::task::JoinSet;
 use tonic::{Code, Response, Status};
 
 use crate::support::{
     Engine, on_both_stores,
-    server::{As, TestServer, exceeded, refused},
+    server::{TestServer, exceeded, refused, unknown_token},
 };
+use table::{Asks, Caller, Kind, NOT_A_MEMBER, OK, ROLE, Row, SCOPE, TABLE, path_scope};
+use world::{On, Place, Whose, World, known};
 
 on_both_stores![
     each_call_asks_of_its_caller_what_the_table_says,
+    token_ends_itself_whatever_its_scopes_and_its_descendants_by_them,
+    what_is_not_served_yet_says_so_to_those_who_prove_a_token,
     who_proves_no_good_token_calls_nothing,
     token_makes_none_with_scopes_beyond_its_own,
     token_makes_none_that_outlives_it,
     token_makes_none_that_may_be_used_from_elsewhere,
     token_bound_to_a_workspace_makes_none_beyond_it,
-    administrators_token_bound_to_a_workspace_reaches_nothing_of_others,
     what_is_left_out_is_inherited_from_the_callers_token,
     issuer_gives_catalogue_scopes_to_others_who_are_no_administrators,
     administrators_alone_give_the_scopes_to_verify_to_issue_and_to_do_everything,
     only_a_token_that_may_do_everything_appoints_administrators,
     bound_verifier_learns_of_its_workspace_alone,
+    bound_verifier_given_by_a_workspace_admin_verifies_its_workspaces_tokens_alone,
+    who_manages_no_workspace_gives_no_token_to_verify_or_to_issue,
+    bound_issuer_of_a_manager_issues_for_members_with_catalogue_scopes_alone,
+    manager_of_a_workspace_gets_nothing_beyond_it_by_tokens_of_others,
+    lists_hold_what_their_caller_may_see,
 ];
-
-/// Whose the thing is that a call of the table is about.
-#[derive(Clone, Copy, PartialEq)]
-enum Of {
-    /// Nobody: to verify is for administrators, and for whom one gave that very scope.
-    Nobody,
-    /// The caller's user, or nobody's in particular.
-    Own,
-    /// A user who is named and another, or everybody.
-    Others,
-    /// The caller's user, by the id of a token.
-    OwnId,
-    /// Another user, by an id that the caller may not know.
-    OthersId,
-}
-use Of::{Nobody, Others, OthersId, Own, OwnId};
-
-/// A row of the table in DESIGN 9: of these scopes a token needs one, for what is
-/// its user's own and for what is others'.
-struct Row {
-    method: &'static str,
-    of: Of,
-    own: &'static [&'static str],
-    others: &'static [&'static str],
-}
-
-const fn row(
-    method: &'static str,
-    of: Of,
-    own: &'static [&'static str],
-    others: &'static [&'static str],
-) -> Row {
-    Row { method, of, own, others }
-}
-
-const READ: &[&str] = &["read:tokens"];
-const WRITE: &[&str] = &["write:tokens"];
-const READ_OTHERS: &[&str] = &["read:tokens", "issue:tokens"];
-const WRITE_OTHERS: &[&str] = &["write:tokens", "issue:tokens"];
-const DIRECTORY: &[&str] = &["read:directory"];
-const WRITE_DIRECTORY: &[&str] = &["write:directory"];
-
-const TABLE: [Row; 18] = [
-    row("Verification/Verify", Nobody, &["verify:tokens"], &[]),
-    row("Verification/WhoAmI", Own, &[], &[]),
-    row("PersonalAccessTokens/ListAvailablePatScopes", Own, &[], &[]),
-    row("PersonalAccessTokens/CreatePersonalAccessToken", Own, WRITE, &[]),
-    row("PersonalAccessTokens/CreatePersonalAccessToken", Others, &[], WRITE_OTHERS),
-    row("PersonalAccessTokens/ListPersonalAccessTokens", Own, READ, &[]),
-    row("PersonalAccessTokens/ListPersonalAccessTokens", Others, &[], READ_OTHERS),
-    row("PersonalAccessTokens/GetPersonalAccessToken", OwnId, READ, READ_OTHERS),
-    row("PersonalAccessTokens/GetPersonalAccessToken", OthersId, READ, READ_OTHERS),
-    row("PersonalAccessTokens/UpdatePersonalAccessToken", OwnId, WRITE, WRITE_OTHERS),
-    row("PersonalAccessTokens/UpdatePersonalAccessToken", OthersId, WRITE, WRITE_OTHERS),
-    row("PersonalAccessTokens/RevokePersonalAccessToken", OwnId, WRITE, WRITE_OTHERS),
-    row("PersonalAccessTokens/RevokePersonalAccessToken", OthersId, WRITE, WRITE_OTHERS),
-    row("Directory/CreateUser", Others, &[], WRITE_DIRECTORY),
-    row("Directory/GetUser", Own, DIRECTORY, &[]),
-    row("Directory/GetUser", OthersId, DIRECTORY, DIRECTORY),
-    row("Directory/ListUsers", Others, &[], DIRECTORY),
-    row("Directory/UpdateUser", Others, &[], WRITE_DIRECTORY),
-];
-
-impl Row {
-    /// What a caller gets, as code and reason.
-    fn expected(&self, is_admin: bool, scopes: &[&str]) -> (Code, &'static str) {
-        let holds = |one_of: &[&str]| {
-            one_of.is_empty()
-                || scopes.contains(&"admin:all")
-                || scopes.iter().any(|scope| one_of.contains(scope))
-        };
-        let ok = (Code::Ok, "");
-        let no_scope = (Code::PermissionDenied, "CALLER_SCOPE");
-        let no_administrator = (Code::PermissionDenied, "CALLER_ROLE");
-        let unknown = (Code::NotFound, "");
-        match self.of {
-            Nobody if !is_admin && !scopes.contains(&"verify:tokens") => no_scope,
-            Others if !is_admin => no_administrator,
-            Others if holds(self.others) => ok,
-            Nobody | Own | OwnId if holds(self.own) => ok,
-            // An issuer reaches no administrator's tokens, so not its own user's.
-            OwnId if is_admin && holds(self.others) => unknown,
-            OthersId if is_admin && holds(self.others) => ok,
-            OthersId if holds(self.own) => unknown,
-            Nobody | Own | Others | OwnId | OthersId => no_scope,
-        }
-    }
-}
-
-/// What the calls of the table are about.
-struct Targets {
-    user_id: String,
-    /// Of that user; never revoked.
-    token_id: String,
-    /// Of that user; the first call that may revoke it does.
-    revoked_id: String,
-}
-
-impl Targets {
-    async fn new(server: &TestServer, user_id: &str) -> Self {
-        Self {
-            user_id: user_id.to_owned(),
-            token_id: made(&server.token_of(user_id, &[]).await).id.clone(),
-            revoked_id: made(&server.token_of(user_id, &[]).await).id.clone(),
-        }
-    }
-}
-
-/// One call of a row: right in everything but, perhaps, its caller.
-async fn call(row: &Row, caller: As, targets: &Targets, handle: &str) -> Result<(), Status> {
-    let mut verification = VerificationClient::new(caller.clone());
-    let mut tokens = PersonalAccessTokensClient::new(caller.clone());
-    let mut directory = DirectoryClient::new(caller);
-    let named = (row.of == Others).then(|| targets.user_id.clone());
-    match row.method.split_once('/').unwrap().1 {
-        "Verify" => {
-            let request = VerifyRequest { token: "x".to_owned(), ..Default::default() };
-            verification.verify(request).await.map(|_| ())
-        }
-        "WhoAmI" => verification.who_am_i(WhoAmIRequest {}).await.map(|_| ()),
-        "ListAvailablePatScopes" => {
-            let request = ListAvailablePatScopesRequest {};
-            tokens.list_available_pat_scopes(request).await.map(|_| ())
-        }
-        "CreatePersonalAccessToken" => {
-            let request = CreatePersonalAccessTokenRequest { user_id: named, ..named_x() };
-            tokens.create_personal_access_token(request).await.map(|_| ())
-        }
-        "ListPersonalAccessTokens" => {
-            let request = ListPersonalAccessTokensRequest { user_id: named, ..Default::default() };
-            tokens.list_personal_access_tokens(request).await.map(|_| ())
-        }
-        "GetPersonalAccessToken" => {
-            let request = GetPersonalAccessTokenRequest { id: targets.token_id.clone() };
-            tokens.get_personal_access_token(request).await.map(|_| ())
-        }
-        "UpdatePersonalAccessToken" => {
-            let id = targets.token_id.clone();
-            let name = Some("renamed".to_owned());
-            let request = UpdatePersonalAccessTokenRequest { id, name, ..Default::default() };
-            tokens.update_personal_access_token(request).await.map(|_| ())
-        }
-        "RevokePersonalAccessToken" => {
-            let id = targets.revoked_id.clone();
-            let request = RevokePersonalAccessTokenRequest { id, include_descendants: false };
-            tokens.revoke_personal_access_token(request).await.map(|_| ())
-        }
-        "CreateUser" => {
-            let request = CreateUserRequest { handle: handle.to_owned(), ..Default::default() };
-            directory.create_user(request).await.map(|_| ())
-        }
-        "GetUser" => {
-            let request = GetUserRequest { user: targets.user_id.clone() };
-            directory.get_user(request).await.map(|_| ())
-        }
-        "ListUsers" => directory.list_users(ListUsersRequest::default()).await.map(|_| ()),
-        "UpdateUser" => {
-            let user = targets.user_id.clone();
-            let display_name = Some("Renamed".to_owned());
-            let request = UpdateUserRequest { user, display_name, ..Default::default() };
-            directory.update_user(request).await.map(|_| ())
-        }
-        method => unreachable!("{method} is not called here"),
-    }
-}
 
 fn named_x() -> CreatePersonalAccessTokenRequest {
     CreatePersonalAccessTokenRequest { name: "x".to_owned(), ..Default::default() }
@@ -244,71 +89,298 @@ async fn token_as(
     create_ok(server, &server.admin, request).await.token
 }
 
-async fn each_call_asks_of_its_caller_what_the_table_says(engine: Engine) {
-    let in_table: BTreeSet<_> =
-        TABLE.iter().map(|row| format!("/token_authority.v1.{}", row.method)).collect();
-    let served: BTreeSet<_> = rights::ALL.iter().map(|right| right.path.to_owned()).collect();
-    assert_eq!(in_table, served, "every RPC that is served has a row here");
+/// With which scopes a user calls.
+#[derive(Clone, Copy, PartialEq)]
+enum With {
+    /// For each RPC: each scope that matters alone, all others together, `admin:all`.
+    Scopes,
+    /// And each scope alone that does not matter, and none, for one thing of each row.
+    EachScope,
+    /// `admin:all`, and none.
+    AllOrNone,
+}
 
-    let server = TestServer::start(engine).await;
-    let other = server.user("other").await;
-    let scopes: [&[&str]; 10] = [
-        &[],
-        &["read:*", "write:*"],
-        &["read:tokens"],
-        &["write:tokens"],
-        &["issue:tokens"],
-        &["verify:tokens"],
-        &["read:directory"],
-        &["write:directory"],
-        &["read:audit"],
-        &["admin:all"],
-    ];
-    for is_admin in [true, false] {
-        let user =
-            if is_admin { server.administrator("boss").await } else { server.user("alice").await };
-        for (at, scopes) in scopes.into_iter().enumerate() {
-            let token = server.text_of(&user.id, scopes).await;
-            let own = Targets::new(&server, &user.id).await;
-            let others = Targets::new(&server, &other.id).await;
-            for (row_at, row) in TABLE.iter().enumerate() {
-                let targets = if matches!(row.of, Nobody | Own | OwnId) { &own } else { &others };
-                let caller = server.presenting(&[&format!("Bearer {token}")]);
-                let handle = format!("new-{is_admin}-{at}-{row_at}");
-                let answer = call(row, caller, targets, &handle).await;
-                let (code, reason) = match answer {
-                    Ok(()) => (Code::Ok, String::new()),
-                    Err(status) => refused::<()>(Err(status)),
-                };
-                let expected = row.expected(is_admin, scopes);
-                let who = if is_admin { "administrator" } else { "user" };
-                assert_eq!((code, &*reason), expected, "{} by {who} {scopes:?}", row.method);
-            }
+const CALLERS: [(&str, Option<Place>, With); 16] = [
+    ("administrator", None, With::EachScope),
+    ("administrator-inside", None, With::AllOrNone),
+    ("stranger", None, With::AllOrNone),
+    ("guest", None, With::AllOrNone),
+    ("member", None, With::EachScope),
+    ("workspace-admin", None, With::Scopes),
+    ("workspace-owner", None, With::AllOrNone),
+    ("organization-member", None, With::AllOrNone),
+    ("organization-admin", None, With::AllOrNone),
+    ("organization-owner", None, With::Scopes),
+    ("member", Some(Place::Home), With::Scopes),
+    ("workspace-admin", Some(Place::Home), With::Scopes),
+    ("organization-owner-inside", Some(Place::Home), With::Scopes),
+    ("administrator-inside", Some(Place::Home), With::Scopes),
+    ("workspace-owner", Some(Place::Elsewhere), With::AllOrNone),
+    ("administrator-inside", Some(Place::Elsewhere), With::AllOrNone),
+];
+
+/// Those who call by the other kind.
+const AUTHORIZED: [&str; 3] = ["administrator", "member", "organization-owner"];
+
+const CONTROL: [&str; 7] = [
+    "read:tokens",
+    "write:tokens",
+    "issue:tokens",
+    "verify:tokens",
+    "read:directory",
+    "write:directory",
+    "read:audit",
+];
+const CATALOGUE: [&str; 2] = ["read:*", "write:*"];
+
+/// How much of a row a caller plays.
+#[derive(Clone, Copy, PartialEq)]
+enum Plays {
+    Everything,
+    OneThing,
+    /// One thing of each row to which just these scopes matter.
+    Where(&'static [&'static str]),
+    /// Everything of the methods whose own path is admitted, one thing of the others.
+    Path,
+    /// Everything where this scope matters, and of the others one thing or nothing.
+    With(&'static str, bool),
+}
+
+impl Plays {
+    fn of(self, row: &Row, caller: &Caller) -> &'static [On] {
+        let (all, one) = (row.on, &row.on[..1]);
+        match self {
+            Self::Everything => all,
+            Self::Where(scopes) if row.asks.scopes() == scopes => one,
+            Self::With(scope, _) if row.asks.scopes().contains(&scope) => all,
+            Self::Path if caller.has(&path_scope(row.method)) => all,
+            Self::OneThing | Self::With(_, true) | Self::Path => one,
+            Self::Where(_) | Self::With(_, false) => &[],
         }
     }
 }
 
-async fn who_proves_no_good_token_calls_nothing(engine: Engine) {
-    let server = TestServer::start(engine).await;
-    let everything = with_scopes(&["admin:all"]);
-    let boss = server.administrator("boss").await;
-    let gone = server.administrator("gone").await;
-    let targets = Targets::new(&server, &boss.id).await;
+/// The scopes of a user's tokens, and what each is good to play.
+fn scopes_of(with: With) -> Vec<(Vec<String>, Plays)> {
+    let mut scopes =
+        vec![(texts(&["admin:all"]), Plays::Everything), (Vec::new(), Plays::OneThing)];
+    if with == With::AllOrNone {
+        return scopes;
+    }
+    let each = with == With::EachScope;
+    if each {
+        scopes.push((texts(&CATALOGUE), Plays::OneThing));
+    }
+    for scope in CONTROL.into_iter().filter(|scope| each || *scope != "read:audit") {
+        scopes.push((texts(&[scope]), Plays::With(scope, each)));
+    }
+    let matter: BTreeSet<_> = TABLE.iter().map(|row| row.asks.scopes()).collect();
+    for matter in matter.into_iter().filter(|matter| !matter.is_empty()) {
+        let others = CONTROL.iter().chain(&CATALOGUE).filter(|scope| !matter.contains(scope));
+        scopes.push((others.map(ToString::to_string).collect(), Plays::Where(matter)));
+    }
+    scopes
+}
 
-    let inactive = token_as(&server, &gone.id, everything.clone()).await;
+/// One who calls: with this text, that many things.
+struct Player {
+    caller: Caller,
+    text: String,
+    id: String,
+    plays: Plays,
+}
+
+/// The scopes of an API client authorization: every second method's own path in
+/// either order, so that each is refused where all around it are admitted.
+fn scopes_of_authorizations() -> [Vec<String>; 4] {
+    let methods: BTreeSet<_> = TABLE.iter().map(|row| row.method).collect();
+    let every_second =
+        |from| methods.iter().skip(from).step_by(2).map(|&method| path_scope(method));
+    [vec![], vec!["all".to_owned()], every_second(0).collect(), every_second(1).collect()]
+}
+
+/// All callers of the table.
+async fn players(world: &World) -> Vec<Player> {
+    let mut players = Vec::new();
+    for (handle, bound, with) in CALLERS {
+        let person = known(handle);
+        for (scopes, plays) in scopes_of(with) {
+            let held: Vec<_> = scopes.iter().map(String::as_str).collect();
+            let place = bound.unwrap_or(Place::Nowhere);
+            let (text, id) = world.token_for(&person, &held, place).await;
+            let kind = Kind::PersonalAccessToken;
+            let caller = Caller { person, kind, scopes, bound };
+            players.push(Player { caller, text, id, plays });
+        }
+    }
+    let mut statements = Vec::new();
+    for handle in AUTHORIZED {
+        for scopes in scopes_of_authorizations() {
+            let person = known(handle);
+            let (text, id) = world.token_for(&person, &[], Place::Nowhere).await;
+            let scopes_text = serde_json::to_string(&scopes).unwrap();
+            statements.push(format!(
+                "UPDATE credentials SET kind = 'api_client_authorization', name = NULL, \
+                 description = NULL, scopes = '{scopes_text}' WHERE id = '{id}'"
+            ));
+            let plays = if scopes == ["all"] { Plays::Everything } else { Plays::Path };
+            let kind = Kind::ApiClientAuthorization;
+            let caller = Caller { person, kind, scopes, bound: None };
+            players.push(Player { caller, text, id, plays });
+        }
+    }
+    world.server.place.sql(&statements.join("; ")).await;
+    players
+}
+
+fn came_of(answer: Result<(), Status>) -> (Code, String) {
+    match answer {
+        Ok(()) => (Code::Ok, String::new()),
+        Err(status) => refused::<()>(Err(status)),
+    }
+}
+
+/// Plays the cells of one caller: how many there were, and those that came out wrong.
+async fn play(world: &World, player: &Player) -> (usize, Vec<String>) {
+    let Player { caller, text, plays, .. } = player;
+    let (mut played, mut wrong) = (0, Vec::new());
+    for row in TABLE {
+        for &on in plays.of(row, caller) {
+            let expected = caller.expected(row, on);
+            let ends_everybodys = row.method.ends_with("RevokeTokens")
+                && on == On(Whose::Nobodys, Place::Nowhere)
+                && expected == OK;
+            if ends_everybodys || row.asks.is_by_id() && !world.has(&caller.person, on) {
+                continue;
+            }
+            let channel = world.server.presenting(&[&format!("Bearer {text}")]);
+            let answer = came_of(world.call(row.method, channel, &caller.person, on).await);
+            played += 1;
+            if (answer.0, &*answer.1) != expected {
+                wrong.push(format!(
+                    "{} {on:?} {caller:?}: {answer:?}, not {expected:?}",
+                    row.method
+                ));
+            }
+        }
+    }
+    (played, wrong)
+}
+
+async fn each_call_asks_of_its_caller_what_the_table_says(engine: Engine) {
+    let world = Arc::new(World::new(engine).await);
+    let players = players(&world).await;
+    let (nothing, something): (Vec<_>, Vec<_>) =
+        players.into_iter().partition(|player| player.caller.scopes.is_empty());
+    let (mut played, mut wrong) = (0, Vec::new());
+    let kept = world.server.kept().await;
+    for player in &nothing {
+        let (cells, mismatches) = play(&world, player).await;
+        played += cells;
+        wrong.extend(mismatches);
+    }
+    assert_eq!(world.server.kept().await, kept, "without a scope nothing is changed");
+
+    let mut players = JoinSet::new();
+    let mut shares: [Vec<_>; 4] = Default::default();
+    something.into_iter().enumerate().for_each(|(at, player)| shares[at % 4].push(player));
+    for share in shares {
+        let world = Arc::clone(&world);
+        players.spawn(async move {
+            let (mut played, mut wrong) = (0, Vec::new());
+            for player in &share {
+                let (cells, mismatches) = play(&world, player).await;
+                played += cells;
+                wrong.extend(mismatches);
+            }
+            (played, wrong)
+        });
+    }
+    for (cells, mismatches) in players.join_all().await {
+        played += cells;
+        wrong.extend(mismatches);
+    }
+    assert!(wrong.is_empty(), "{} of {played}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(played > 4_000, "{played} cells");
+}
+
+async fn token_ends_itself_whatever_its_scopes_and_its_descendants_by_them(engine: Engine) {
+    let world = World::new(engine).await;
+    let (org, workspace) = world.path(Place::Home);
+    let row = |name: &str| TABLE.iter().find(|row| row.method.ends_with(name)).unwrap();
+    for Player { caller, text, id, .. } in players(&world).await {
+        if caller.kind != Kind::PersonalAccessToken {
+            continue;
+        }
+        let mut tokens = world.server.tokens(&text);
+        let in_workspace = caller.bound == Some(Place::Home);
+        let mut revoke = async |include_descendants| {
+            let id = id.clone();
+            if in_workspace {
+                let [org, workspace] = [org.clone(), workspace.clone()];
+                let request = WorkspaceRevokePatRequest { org, workspace, id, include_descendants };
+                came_of(tokens.workspace_revoke_pat(request).await.map(drop))
+            } else {
+                let request = RevokePersonalAccessTokenRequest { id, include_descendants };
+                came_of(tokens.revoke_personal_access_token(request).await.map(drop))
+            }
+        };
+        // With its descendants, it is a token of its user as any other.
+        let name = if in_workspace { "WorkspaceRevokePat" } else { "/RevokePersonalAccessToken" };
+        let on = On(Whose::Own, caller.bound.unwrap_or(Place::Nowhere));
+        let expected = caller.expected(row(name), on);
+        let (code, reason) = revoke(true).await;
+        assert_eq!((code, &*reason), expected, "{caller:?}");
+        if expected != OK {
+            assert_eq!(revoke(false).await.0, Code::Ok, "{caller:?}");
+        }
+        let refusal = (Code::Unauthenticated, "CALLER_TOKEN_REFUSED".to_owned());
+        assert_eq!(revoke(false).await, refusal, "{caller:?}");
+    }
+}
+
+async fn what_is_not_served_yet_says_so_to_those_who_prove_a_token(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let in_table: BTreeSet<_> =
+        TABLE.iter().map(|row| format!("/token_authority.v1.{}", row.method)).collect();
+    let stranger = server.user("stranger").await;
+    let nothing = server.text_of(&stranger.id, &[]).await;
+    for right in rights::ALL {
+        for token in [Some(&*server.admin), Some(&*nothing), None] {
+            let code = server.call(right.path, token).await.err().map(|status| status.code());
+            if token.is_none() {
+                assert_eq!(code, Some(Code::Unauthenticated), "{}", right.path);
+            } else {
+                let is_served = code != Some(Code::Unimplemented);
+                assert_eq!(is_served, in_table.contains(right.path), "{}: {code:?}", right.path);
+            }
+        }
+    }
+    assert!(in_table.iter().all(|path| rights::ALL.iter().any(|right| right.path == path)));
+}
+
+async fn who_proves_no_good_token_calls_nothing(engine: Engine) {
+    let world = World::new(engine).await;
+    let server = &world.server;
+    let everything = with_scopes(&["admin:all"]);
+    let boss = known("administrator");
+    let boss_id = world.user(boss.handle);
+    let gone = server.administrator("gone").await;
+
+    let inactive = token_as(server, &gone.id, everything.clone()).await;
     let user = gone.id.clone();
     let request = UpdateUserRequest { user, is_active: Some(false), ..Default::default() };
     server.directory(&server.admin).update_user(request).await.unwrap();
     let in_a_second = Some(Expiry::Ttl(prost_types::Duration { seconds: 1, nanos: 0 }));
     let expires = CreatePersonalAccessTokenRequest { expiry: in_a_second, ..everything.clone() };
-    let expired = token_as(&server, &boss.id, expires).await;
+    let expired = token_as(server, &boss_id, expires).await;
     server.clock.advance(Duration::from_secs(1));
-    let revoked = server.token_of(&boss.id, &["admin:all"]).await;
+    let revoked = server.token_of(&boss_id, &["admin:all"]).await;
     let id = made(&revoked).id.clone();
     let request = RevokePersonalAccessTokenRequest { id, include_descendants: false };
     server.tokens(&server.admin).revoke_personal_access_token(request).await.unwrap();
 
-    let unknown = crate::support::server::unknown_token();
+    let unknown = unknown_token();
     let tokens = [&inactive, &expired, &revoked.token, &unknown, "garbage"];
     let mut callers: Vec<_> = tokens
         .iter()
@@ -318,10 +390,12 @@ async fn who_proves_no_good_token_calls_nothing(engine: Engine) {
     let kept = server.kept().await;
     for (headers, reason) in &callers {
         let headers: Vec<_> = headers.iter().map(String::as_str).collect();
-        for row in &TABLE {
-            let answer = call(row, server.presenting(&headers), &targets, "new").await;
+        for row in TABLE {
+            let on =
+                *row.on.iter().find(|&&on| !row.asks.is_by_id() || world.has(&boss, on)).unwrap();
+            let answer = world.call(row.method, server.presenting(&headers), &boss, on).await;
             let expected = (Code::Unauthenticated, (*reason).to_owned());
-            assert_eq!(refused(answer.map(Response::new)), expected, "{} {headers:?}", row.method);
+            assert_eq!(came_of(answer), expected, "{} {headers:?}", row.method);
         }
     }
     assert_eq!(server.kept().await, kept);
@@ -415,32 +489,6 @@ async fn token_bound_to_a_workspace_makes_none_beyond_it(engine: Engine) {
     }
 }
 
-async fn administrators_token_bound_to_a_workspace_reaches_nothing_of_others(engine: Engine) {
-    let server = TestServer::start(engine).await;
-    let boss = server.administrator("boss").await;
-    let other = server.user("other").await;
-    let workspace = server.workspace("w").await;
-    server.join(&boss.id, &workspace, "owner").await;
-    let request = CreatePersonalAccessTokenRequest {
-        workspace_id: Some(workspace),
-        ..with_scopes(&["admin:all"])
-    };
-    let bound = token_as(&server, &boss.id, request).await;
-    let targets = Targets::new(&server, &other.id).await;
-    let kept = server.kept().await;
-    for row in TABLE.iter().filter(|row| matches!(row.of, Others | OthersId)) {
-        let caller = server.presenting(&[&format!("Bearer {bound}")]);
-        let expected = if row.of == OthersId {
-            (Code::NotFound, String::new())
-        } else {
-            (Code::PermissionDenied, "CALLER_SCOPE".to_owned())
-        };
-        let answer = call(row, caller, &targets, "new").await;
-        assert_eq!(refused(answer.map(Response::new)), expected, "{}", row.method);
-    }
-    assert_eq!(server.kept().await, kept);
-}
-
 async fn what_is_left_out_is_inherited_from_the_callers_token(engine: Engine) {
     let server = TestServer::start_with(engine, &["--pat-default-lifetime=1h"]).await;
     let user = server.user("alice").await;
@@ -490,10 +538,11 @@ async fn issuer_gives_catalogue_scopes_to_others_who_are_no_administrators(engin
         assert_eq!(exceeded(answer), "scopes", "{control}");
     }
     let root = server.administrator("root2").await;
-    let answer = create(&server, &issuer, request(&root.id, &["read:notes"])).await;
-    assert_eq!(exceeded(answer), "scopes", "an administrator's tokens are not for it to make");
-    let answer = create(&server, &issuer, with_scopes(&[])).await;
-    assert_eq!(refused(answer), (Code::PermissionDenied, "CALLER_SCOPE".to_owned()));
+    // An administrator's tokens are not for it to make, its own user's among them.
+    for request in [request(&root.id, &["read:notes"]), with_scopes(&[])] {
+        let answer = create(&server, &issuer, request).await;
+        assert_eq!(refused(answer), (Code::PermissionDenied, "CALLER_SCOPE".to_owned()));
+    }
     assert_eq!(server.kept().await, kept + 2, "root2 and its audit row");
 
     // It reaches what is of users who are no administrators, and nothing else.
@@ -619,4 +668,272 @@ async fn bound_verifier_learns_of_its_workspace_alone(engine: Engine) {
     server.leave(&member.id, &own).await;
     assert_eq!(ask(&unbound_of_member, &[]).await.reason(), Reason::NotFound);
     assert_eq!(ask(&of_member, &[]).await.reason(), Reason::Revoked, "it is bound here still");
+}
+
+/// Makes a token for a member of the workspace, or for whom it is that asks.
+async fn workspace_create(
+    world: &World,
+    token: &str,
+    whom: Option<&str>,
+    scopes: &[&str],
+) -> Result<Response<WorkspaceCreatePatResponse>, Status> {
+    let (org, workspace) = world.path(Place::Home);
+    let request = WorkspaceCreatePatRequest {
+        org,
+        workspace,
+        name: "x".to_owned(),
+        scopes: texts(scopes),
+        user_id: whom.map(|handle| world.user(handle)),
+        ..Default::default()
+    };
+    world.server.tokens(token).workspace_create_pat(request).await
+}
+
+async fn workspace_created(
+    world: &World,
+    token: &str,
+    whom: Option<&str>,
+    scopes: &[&str],
+) -> String {
+    workspace_create(world, token, whom, scopes).await.unwrap().into_inner().token
+}
+
+async fn bound_verifier_given_by_a_workspace_admin_verifies_its_workspaces_tokens_alone(
+    engine: Engine,
+) {
+    let world = World::new(engine).await;
+    let held = ["write:tokens", "verify:tokens"];
+    let here = |handle| world.token_for(handle, &[], Place::Home);
+    let [admin, manager, member] = ["workspace-admin", "organization-admin", "member"].map(known);
+    let (admins, _) = world.token_for(&admin, &held, Place::Nowhere).await;
+    let (managers, _) = world.token_for(&manager, &held, Place::Nowhere).await;
+    let verifiers = [
+        workspace_created(&world, &admins, None, &["verify:tokens"]).await,
+        workspace_created(&world, &admins, Some("member"), &["verify:tokens"]).await,
+        workspace_created(&world, &managers, Some("peer"), &["verify:tokens"]).await,
+    ];
+    let (of_member, _) = here(&member).await;
+    let (unbound, _) = world.token_for(&member, &[], Place::Nowhere).await;
+    let (elsewhere, _) = world.token_for(&member, &[], Place::Elsewhere).await;
+    let (of_stranger, _) = world.token_for(&known("stranger"), &[], Place::Nowhere).await;
+    for verifier in &verifiers {
+        let ask = async |token: &String| {
+            let request = VerifyRequest { token: token.clone(), ..Default::default() };
+            world.server.verification(verifier).verify(request).await.unwrap().into_inner()
+        };
+        for known in [&of_member, &unbound, &admins, &verifiers[0]] {
+            assert!(ask(known).await.active);
+        }
+        for unknown in [&elsewhere, &of_stranger, &managers, &world.server.admin] {
+            assert!(world.server.verify(unknown).await.active);
+            assert_eq!(ask(unknown).await.reason(), Reason::NotFound);
+        }
+    }
+}
+
+async fn who_manages_no_workspace_gives_no_token_to_verify_or_to_issue(engine: Engine) {
+    let world = World::new(engine).await;
+    let held = ["write:tokens", "verify:tokens", "issue:tokens", "admin:all"];
+    let (members, _) = world.token_for(&known("member"), &held, Place::Nowhere).await;
+    let (owners, _) = world.token_for(&known("workspace-owner"), &held, Place::Nowhere).await;
+    let (narrow, _) =
+        world.token_for(&known("workspace-owner"), &["write:tokens"], Place::Nowhere).await;
+    let kept = world.server.kept().await;
+    for scope in ["verify:tokens", "issue:tokens"] {
+        // Not by a member, not by a token without it, and by none that is not bound.
+        for token in [&members, &narrow] {
+            let answer = workspace_create(&world, token, None, &[scope]).await;
+            assert_eq!(exceeded(answer), "scopes", "{scope}");
+        }
+        for token in [&members, &owners] {
+            let answer = create(&world.server, token, with_scopes(&[scope])).await;
+            assert_eq!(exceeded(answer), "scopes", "{scope}");
+            let elsewhere = CreatePersonalAccessTokenRequest {
+                workspace_id: Some(world.place(Place::Elsewhere)),
+                ..with_scopes(&[scope])
+            };
+            let answer = create(&world.server, token, elsewhere).await;
+            assert_eq!(exceeded(answer), "scopes", "{scope}");
+        }
+    }
+    // To do everything is for administrators to give.
+    let answer = workspace_create(&world, &owners, None, &["admin:all"]).await;
+    assert_eq!(exceeded(answer), "scopes");
+    assert_eq!(world.server.kept().await, kept);
+    for scope in ["verify:tokens", "issue:tokens"] {
+        workspace_create(&world, &owners, None, &[scope]).await.unwrap();
+    }
+}
+
+async fn bound_issuer_of_a_manager_issues_for_members_with_catalogue_scopes_alone(engine: Engine) {
+    let world = World::new(engine).await;
+    let held = ["write:tokens", "issue:tokens"];
+    let (owners, _) = world.token_for(&known("workspace-owner"), &held, Place::Nowhere).await;
+    let issuer = workspace_created(&world, &owners, None, &["issue:tokens"]).await;
+    let answer = workspace_create(&world, &issuer, Some("member"), &["read:notes"]).await.unwrap();
+    let issued = answer.into_inner().personal_access_token.unwrap();
+    assert_eq!(issued.user_id, world.user("member"));
+    assert_eq!(issued.workspace_id, Some(world.place(Place::Home)));
+    assert_eq!(issued.scopes, ["read:notes"]);
+
+    let kept = world.server.kept().await;
+    for control in ["read:tokens", "verify:tokens", "issue:tokens", "admin:all"] {
+        let answer = workspace_create(&world, &issuer, Some("member"), &[control]).await;
+        assert_eq!(exceeded(answer), "scopes", "{control}");
+    }
+    let refused = async |whom, expected: (Code, &str)| {
+        let answer = refused(workspace_create(&world, &issuer, whom, &["read:notes"]).await);
+        assert_eq!((answer.0, &*answer.1), expected, "{whom:?}");
+    };
+    refused(None, SCOPE).await;
+    refused(Some("chief"), SCOPE).await;
+    refused(Some("stranger"), NOT_A_MEMBER).await;
+    refused(Some("guest"), NOT_A_MEMBER).await;
+    let (org, workspace) = world.path(Place::Elsewhere);
+    let elsewhere = WorkspaceCreatePatRequest {
+        org,
+        workspace,
+        name: "x".to_owned(),
+        user_id: Some(world.user("member")),
+        ..Default::default()
+    };
+    let answer =
+        came_of(world.server.tokens(&issuer).workspace_create_pat(elsewhere).await.map(drop));
+    assert_eq!((answer.0, &*answer.1), SCOPE);
+    let unbound = CreatePersonalAccessTokenRequest {
+        user_id: Some(world.user("member")),
+        ..with_scopes(&["read:notes"])
+    };
+    let answer = came_of(create(&world.server, &issuer, unbound).await.map(drop));
+    assert_eq!((answer.0, &*answer.1), ROLE);
+    assert_eq!(world.server.kept().await, kept);
+
+    // In a member's hands it issues nothing, though a manager gave it.
+    let members = workspace_created(&world, &owners, Some("member"), &["issue:tokens"]).await;
+    let answer = came_of(workspace_create(&world, &members, Some("peer"), &[]).await.map(drop));
+    assert_eq!((answer.0, &*answer.1), ROLE);
+}
+
+async fn manager_of_a_workspace_gets_nothing_beyond_it_by_tokens_of_others(engine: Engine) {
+    let world = World::new(engine).await;
+    let held = ["read:tokens", "write:tokens", "read:directory", "write:directory"];
+    let (owners, _) = world.token_for(&known("workspace-owner"), &held, Place::Nowhere).await;
+    let kept = world.server.kept().await;
+    for administrator in ["chief", "administrator-inside"] {
+        let answer = workspace_create(&world, &owners, Some(administrator), &held).await;
+        let (code, reason) = came_of(answer.map(drop));
+        assert_eq!((code, &*reason), ROLE, "{administrator}");
+    }
+    let answer =
+        workspace_create(&world, &owners, Some("organization-owner-inside"), &["verify:tokens"]);
+    assert_eq!(exceeded(answer.await), "scopes");
+    assert_eq!(world.server.kept().await, kept);
+
+    // A token for an owner of the organization does what a member's would do.
+    let person = known("organization-owner-inside");
+    let made = workspace_created(&world, &owners, Some(person.handle), &held).await;
+    let (_, secret) = world.token_for(&person, &[], Place::Nowhere).await;
+    let kept = world.server.kept().await;
+    for row in TABLE.iter().filter(|row| row.asks == Asks::ToWriteMemberships) {
+        let on = On(
+            Whose::Nobodys,
+            if row.method.ends_with("SetMemberships") { Place::Org } else { Place::Home },
+        );
+        let channel = world.server.presenting(&[&format!("Bearer {made}")]);
+        let (code, reason) = came_of(world.call(row.method, channel, &person, on).await);
+        assert_eq!((code, &*reason), SCOPE, "{}", row.method);
+    }
+    let request = RotatePersonalAccessTokenRequest { id: secret, ..Default::default() };
+    let answer = world.server.tokens(&made).rotate_personal_access_token(request).await;
+    assert_eq!(refused(answer), (Code::NotFound, String::new()));
+    let beyond = CreatePersonalAccessTokenRequest {
+        workspace_id: Some(world.place(Place::Elsewhere)),
+        ..named_x()
+    };
+    assert_eq!(exceeded(create(&world.server, &made, beyond).await), "workspace_id");
+    assert_eq!(world.server.kept().await, kept);
+    let created = create_ok(&world.server, &made, named_x()).await;
+    assert_eq!(self::made(&created).workspace_id, Some(world.place(Place::Home)));
+}
+
+async fn lists_hold_what_their_caller_may_see(engine: Engine) {
+    let world = World::new(engine).await;
+    let owners_of = async |handle: &str, scope: &str, bound: Place| {
+        let (token, _) = world.token_for(&known(handle), &[scope], bound).await;
+        let (org, workspace) = world.path(Place::Home);
+        let request = WorkspaceListPatsRequest { org, workspace, ..Default::default() };
+        let answer = world.server.tokens(&token).workspace_list_pats(request).await.unwrap();
+        let listed = answer.into_inner().personal_access_tokens;
+        assert!(listed.iter().all(|token| token.workspace_id == Some(world.place(Place::Home))));
+        listed.into_iter().map(|token| token.user_id).collect::<BTreeSet<_>>()
+    };
+    let ids = |handles: &[&str]| handles.iter().map(|handle| world.user(handle)).collect();
+    let plain = ["peer", "member", "workspace-admin", "organization-owner-inside"];
+    let members = [&plain[..], &["workspace-owner", "administrator-inside", "chief"]].concat();
+    assert_eq!(owners_of("member", "read:tokens", Place::Nowhere).await, ids(&["member"]));
+    assert_eq!(owners_of("member", "admin:all", Place::Home).await, ids(&["member"]));
+    for handle in ["workspace-owner", "organization-admin", "administrator"] {
+        assert_eq!(owners_of(handle, "read:tokens", Place::Nowhere).await, ids(&members));
+        // Of all who are no administrators.
+        let issued: BTreeSet<_> = owners_of(handle, "issue:tokens", Place::Nowhere).await;
+        assert_eq!(issued, ids(&[&plain[..], &["workspace-owner"]].concat()), "{handle}");
+    }
+    let inside = "administrator-inside";
+    assert_eq!(owners_of(inside, "read:tokens", Place::Home).await, ids(&members));
+
+    let (bound, id) = world.token_for(&known("member"), &["read:tokens"], Place::Home).await;
+    let request = ListPersonalAccessTokensRequest::default();
+    let listed = world.server.tokens(&bound).list_personal_access_tokens(request).await.unwrap();
+    let listed = listed.into_inner().personal_access_tokens;
+    assert!(listed.iter().any(|token| token.id == id));
+    assert!(listed.iter().all(|token| token.workspace_id == Some(world.place(Place::Home))));
+
+    directory_lists_hold_what_their_caller_may_see(&world).await;
+}
+
+async fn directory_lists_hold_what_their_caller_may_see(world: &World) {
+    let all = [Place::Home, Place::Sibling, Place::Elsewhere];
+    let callers = [
+        ("stranger", Place::Nowhere, &[][..]),
+        ("guest", Place::Nowhere, &all[..1]),
+        ("member", Place::Nowhere, &[Place::Home, Place::Elsewhere]),
+        ("member", Place::Home, &all[..1]),
+        ("organization-member", Place::Nowhere, &all[..2]),
+        ("organization-owner-inside", Place::Home, &all[..1]),
+        ("administrator", Place::Nowhere, &all),
+        ("administrator-inside", Place::Elsewhere, &all[2..]),
+    ];
+    for (handle, bound, places) in callers {
+        let (token, _) = world.token_for(&known(handle), &["read:directory"], bound).await;
+        let mut directory = world.server.directory(&token);
+        let answer = directory.list_workspaces(ListWorkspacesRequest::default()).await.unwrap();
+        let listed = answer.into_inner().workspaces.into_iter();
+        let expected: BTreeSet<_> = places.iter().map(|place| world.place(*place)).collect();
+        let workspaces: BTreeSet<_> = listed.map(|workspace| workspace.id).collect();
+        assert_eq!(workspaces, expected, "{handle} bound to {bound:?}");
+        let request = ListOrganizationsRequest::default();
+        let answer = directory.list_organizations(request).await.unwrap();
+        let listed = answer.into_inner().organizations.into_iter();
+        let organizations: BTreeSet<_> = listed.map(|organization| organization.id).collect();
+        let mut expected: BTreeSet<_> =
+            places.iter().map(|place| world.organization(*place)).collect();
+        if handle == "administrator" {
+            expected.insert(world.organization(Place::Nowhere));
+        }
+        assert_eq!(organizations, expected, "{handle} bound to {bound:?}");
+
+        let answer = directory.list_memberships(ListMembershipsRequest::default()).await.unwrap();
+        let listed = answer.into_inner().memberships;
+        let others = listed.iter().filter(|listed| listed.user_id != world.user(handle)).count();
+        assert_eq!(others > 0, handle == "administrator", "{handle} bound to {bound:?}");
+        let own = listed.len() - others;
+        let person = known(handle);
+        let containers = [Place::Home, Place::Org, Place::Elsewhere];
+        let containers = containers.iter().filter(|place| {
+            let is_of_its_own = **place == Place::Org && bound == Place::Home;
+            let is_reached = bound == Place::Nowhere || bound == **place || is_of_its_own;
+            is_reached && person.role_in(**place).is_some()
+        });
+        assert_eq!(own, containers.count(), "{handle} bound to {bound:?}");
+    }
 }

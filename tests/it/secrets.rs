@@ -1,15 +1,32 @@
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose};
-use token_authority::proto::v1::{
-    Consistency, CreatePersonalAccessTokenRequest, CreateUserRequest,
-    GetPersonalAccessTokenRequest, GetUserRequest, ListAvailablePatScopesRequest,
-    ListPersonalAccessTokensRequest, ListUsersRequest, RevokePersonalAccessTokenRequest,
-    UpdatePersonalAccessTokenRequest, UpdateUserRequest, VerifyRequest, WhoAmIRequest,
-    consistency::Requirement,
+use prost::{
+    Message as _,
+    bytes::{Buf as _, BufMut as _},
+};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
+use token_authority::proto::{
+    DESCRIPTORS,
+    v1::{
+        Consistency, CreateMembershipRequest, CreateOrganizationRequest,
+        CreatePersonalAccessTokenRequest, CreateUserRequest, CreateWorkspaceRequest,
+        GetPersonalAccessTokenRequest, GetUserRequest, ListAvailablePatScopesRequest,
+        ListPersonalAccessTokensRequest, ListUsersRequest, MembershipRole,
+        RevokePersonalAccessTokenRequest, RevokeTokensRequest, RotatePersonalAccessTokenRequest,
+        UpdatePersonalAccessTokenRequest, UpdateUserRequest, VerifyRequest, WhoAmIRequest,
+        WorkspaceCreatePatRequest, WorkspaceListPatsRequest, consistency::Requirement,
+        create_membership_request::Container, revoke_tokens_request::Target,
+    },
 };
 use tokio::process::Command;
-use tonic::{Code, Request, metadata::MetadataValue};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    metadata::MetadataValue,
+};
 
 use crate::support::{
     Engine,
@@ -18,6 +35,7 @@ use crate::support::{
     process::{Process, program, run},
     raw_http2::RawHttp2,
     server::{Place, unknown_token},
+    wait::until,
 };
 
 on_both_stores![no_token_and_no_pepper_is_in_the_store_or_in_the_log];
@@ -157,6 +175,57 @@ async fn use_every_call(process: &Process, admin: &str, secrets: &mut Secrets) {
     let update = UpdateUserRequest { user: user.id, is_active: Some(false), ..Default::default() };
     client.directory().update_user(update).await.unwrap();
     assert!(holder.who_am_i().await.is_err());
+    use_of_a_workspace(process, &client, secrets).await;
+}
+
+/// Tokens of a workspace, rotated, shown after that, and ended with others.
+async fn use_of_a_workspace(process: &Process, client: &Client, secrets: &mut Secrets) {
+    let (slug, name) = ("acme".to_owned(), "Acme".to_owned());
+    let organization =
+        CreateOrganizationRequest { slug: slug.clone(), name: name.clone(), ..Default::default() };
+    client.directory().create_organization(organization).await.unwrap();
+    let workspace = CreateWorkspaceRequest {
+        organization: slug.clone(),
+        slug: slug.clone(),
+        name,
+        ..Default::default()
+    };
+    let workspace = client.directory().create_workspace(workspace).await.unwrap().into_inner();
+    let join = CreateMembershipRequest {
+        user: "handle:admin".to_owned(),
+        container: Some(Container::Workspace(workspace.workspace.unwrap().id)),
+        role: MembershipRole::Member.into(),
+    };
+    client.directory().create_membership(join).await.unwrap();
+    let create = WorkspaceCreatePatRequest {
+        org: slug.clone(),
+        workspace: slug.clone(),
+        name: "bound".to_owned(),
+        scopes: vec!["write:tokens".to_owned()],
+        ..Default::default()
+    };
+    let bound = client.tokens().workspace_create_pat(create).await.unwrap().into_inner();
+    let old = secrets.keep(&bound.token);
+    let id = bound.personal_access_token.unwrap().id;
+    let holder = Client::connect(process.address, &old).await;
+    let rotate = RotatePersonalAccessTokenRequest { id, ..Default::default() };
+    let lost = holder.tokens().rotate_personal_access_token(rotate.clone()).await.unwrap();
+    secrets.keep(&lost.into_inner().token);
+    let new = holder.tokens().rotate_personal_access_token(rotate).await.unwrap();
+    let new = secrets.keep(&new.into_inner().token);
+    assert!(client.verify(&new).await.unwrap().active);
+    until("the report of the old secret", Duration::from_secs(10), async || {
+        assert!(!client.verify(&old).await.unwrap().active);
+        process.log().contains("that a newer one has replaced")
+    })
+    .await;
+    let list =
+        WorkspaceListPatsRequest { org: slug.clone(), workspace: slug, ..Default::default() };
+    client.tokens().workspace_list_pats(list).await.unwrap();
+    let organization = Some(Target::Organization("acme".to_owned()));
+    let revoke = RevokeTokensRequest { target: organization, reason: "leaked".to_owned() };
+    client.directory().revoke_tokens(revoke).await.unwrap();
+    assert!(!client.verify(&new).await.unwrap().active);
 }
 
 async fn own_id(client: &Client) -> String {
@@ -177,6 +246,10 @@ async fn misuse_every_call(process: &Process, admin: &str, secrets: &mut Secrets
         in_wrong_fields(&client, text).await;
         in_wrong_headers(process, text).await;
         in_wrong_places_of_http2(process, text).await;
+    }
+    // What is mistyped has no checksum to be known by.
+    for text in [&good, &unknown] {
+        in_every_field(process, admin, text).await;
     }
 }
 
@@ -232,6 +305,99 @@ async fn in_wrong_fields(client: &Client, text: &str) {
     assert!(client.directory().create_user(user).await.is_err());
     let list = ListUsersRequest { page_token: text(), ..Default::default() };
     assert!(client.directory().list_users(list).await.is_err());
+}
+
+/// In each text of each request in turn, alone and where a name of a user or a
+/// container stands after a colon.
+async fn in_every_field(process: &Process, admin: &str, text: &str) {
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let channel = connect(process.address).await;
+    let mut calls = 0;
+    for service in pool.services() {
+        if service.package_name() != "token_authority.v1" {
+            continue;
+        }
+        for method in service.methods().filter(|method| !method.is_client_streaming()) {
+            let path = format!("/{}/{}", service.full_name(), method.name());
+            for text in [text.to_owned(), format!("external:{text}")] {
+                for message in with_each_text(&method.input(), &text, 0) {
+                    let mut grpc = Grpc::new(channel.clone());
+                    grpc.ready().await.unwrap();
+                    let mut request = Request::new(message.encode_to_vec());
+                    let bearer = format!("Bearer {admin}").parse().unwrap();
+                    request.metadata_mut().insert("authorization", bearer);
+                    let path = PathAndQuery::try_from(&path).unwrap();
+                    let _ = grpc.unary(request, path, Bytes).await;
+                    calls += 1;
+                }
+            }
+        }
+    }
+    assert!(calls > 300, "only {calls} calls");
+}
+
+/// Messages of this type, each with one text set, at any depth.
+fn with_each_text(descriptor: &MessageDescriptor, text: &str, depth: usize) -> Vec<DynamicMessage> {
+    let mut messages = Vec::new();
+    for field in descriptor.fields() {
+        let values = if let Kind::Message(inner) = field.kind()
+            && depth < 3
+            && !field.is_map()
+        {
+            let inner = with_each_text(&inner, text, depth + 1);
+            inner.into_iter().map(Value::Message).collect()
+        } else if field.kind() == Kind::String {
+            vec![Value::String(text.to_owned())]
+        } else {
+            Vec::new()
+        };
+        for value in values {
+            let mut message = DynamicMessage::new(descriptor.clone());
+            let value = if field.is_list() { Value::List(vec![value]) } else { value };
+            message.set_field(&field, value);
+            messages.push(message);
+        }
+    }
+    messages
+}
+
+/// Sends what is encoded already, and takes no interest in the answer.
+#[derive(Clone, Copy)]
+struct Bytes;
+
+impl Codec for Bytes {
+    type Encode = Vec<u8>;
+    type Decode = ();
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Bytes {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        from.advance(from.remaining());
+        Ok(Some(()))
+    }
 }
 
 async fn in_wrong_headers(process: &Process, text: &str) {

@@ -1,6 +1,9 @@
 //! Every promise of `Store` and of its schema, on both engines.
 #![deny(dead_code)]
 
+mod directory;
+mod rotation;
+
 use std::{
     collections::HashSet,
     fs, io,
@@ -17,20 +20,21 @@ use std::{
 use sqlx::{Connection as _, PgConnection, SqliteConnection, error::ErrorKind};
 use token_authority::{
     domain::{
-        CredentialId, Detail, Digest, Found, Kind, Pepper, Revision, SecretState, Timestamp, Token,
-        User, UserId, UserKind, UserRef,
+        CredentialId, Detail, Digest, Found, Kind, Pepper, PepperId, Revision, SecretState,
+        Timestamp, Token, User, UserId, UserKind, UserRef,
     },
     random,
     store::{
-        Actor, Bootstrap, CredentialChanges, Cursor, Identity, Inserted, Kept, MAX_ROWS, Migrate,
-        NewCredential, NewSecret, NewUser, PoolLimits, REQUEST_ID_LIFETIME, Refusal, Repeat, Store,
-        StoreError, Target, Unique, UserChanges, UserFilter, Workspaces, open_postgres,
-        open_sqlite,
+        Actor, Basis, Bootstrap, CredentialChanges, Cursor, Identity, Inserted, Kept, KeptPepper,
+        Lookup, MAX_ROWS, Migrate, NewCredential, NewSecret, NewUser, PoolLimits, Promotion,
+        REQUEST_ID_LIFETIME, Reach, Refusal, Repeat, Store, StoreError, Target, Unique, Unloaded,
+        UserChanges, UserFilter, Workspaces, open_postgres, open_sqlite,
     },
+    upkeep::{Job, OnReuse, Upkeep},
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{Engine, on_both_stores, server::Place};
+use crate::support::{Engine, clock::TestClock, on_both_stores, server::Place};
 
 on_both_stores![
     // The first start.
@@ -111,6 +115,14 @@ on_both_stores![
     store_of_a_newer_schema_is_not_opened,
     check_refuses_an_empty_store_and_leaves_it_so,
     reopened_store_has_all_that_was_kept,
+    // Peppers.
+    secret_under_a_pepper_that_is_not_loaded_is_told_and_is_a_candidate,
+    candidates_are_at_most_four,
+    secret_is_redigested_once_and_towards_the_current_pepper_alone,
+    pepper_that_was_loaded_is_promoted_and_that_is_audited,
+    promotions_at_once_leave_one_current_pepper,
+    peppers_are_listed_oldest_first_with_their_secrets,
+    upkeep_that_was_asked_for_is_written_before_it_ends,
 ];
 
 /// The instant of every change that a check does not date otherwise: one whose
@@ -160,10 +172,11 @@ impl TestStore {
         Actor {
             user_id: self.administrator.id.clone(),
             token_id: Some(credential.clone()),
+            secret_id: None,
             ip: Some("203.0.113.7".parse().unwrap()),
             request_id: Some("call-1".to_owned()),
             at: at(0),
-            as_administrator: false,
+            basis: Basis::Own,
         }
     }
 
@@ -195,7 +208,11 @@ impl TestStore {
     }
 
     async fn found(&self, digest: &Digest) -> Option<Found> {
-        self.find(slice::from_ref(digest), Workspaces::default()).await.unwrap().0
+        self.look_up(slice::from_ref(digest)).await.found
+    }
+
+    async fn look_up(&self, digests: &[Digest]) -> Lookup {
+        self.find(digests, Unloaded::default(), Workspaces::default()).await.unwrap()
     }
 
     async fn revoke(&self, id: &CredentialId) -> Revision {
@@ -319,15 +336,7 @@ fn pepper() -> Pepper {
 
 /// The service itself, at the first start.
 fn service() -> Actor {
-    let user_id = "zzzzz-tpzed-000000000000000".parse().unwrap();
-    Actor {
-        user_id,
-        token_id: None,
-        ip: None,
-        request_id: None,
-        at: at(0),
-        as_administrator: false,
-    }
+    Actor::service("zzzzz-tpzed-000000000000000".parse().unwrap(), at(0))
 }
 
 fn first() -> Bootstrap {
@@ -370,6 +379,8 @@ fn new_token(owner: &UserId) -> NewCredential {
         expires_at: None,
         secret: new_secret(),
         quota: 1_000_000,
+        spares_administrators: false,
+        new_owner: None,
     }
 }
 
@@ -405,7 +416,15 @@ fn request(number: u128) -> Repeat {
 
 /// The personal access token with this id, whoever owns it.
 fn token(id: &CredentialId) -> Target<'_> {
-    Target { id: &id.0, kind: Kind::PersonalAccessToken, owner: None }
+    Target { id: &id.0, kind: Kind::PersonalAccessToken, reach: &ANYWHERE }
+}
+
+/// Any credential.
+static ANYWHERE: Reach = Reach { owner: None, workspace_id: None, spares_administrators: false };
+
+/// The credentials of a user.
+fn of(owner: &User) -> Reach {
+    Reach { owner: Some(owner.id.clone()), ..Reach::default() }
 }
 
 /// What `changes` says of a change to this credential.
@@ -466,11 +485,15 @@ async fn first_start_is_made_once_and_its_repeat_changes_nothing(engine: Engine)
     let ids: HashSet<&str> = users.iter().map(|user| user.id.as_str()).collect();
     assert_eq!(ids, [made.administrator.id.as_str(), "zzzzz-tpzed-000000000000000"].into());
     assert!(users.iter().all(|user| user.is_admin && user.is_active));
-    let (found, _) = store
-        .find(slice::from_ref(&made.credential.secret.digest), Workspaces::default())
+    let lookup = store
+        .find(
+            slice::from_ref(&made.credential.secret.digest),
+            Unloaded::default(),
+            Workspaces::default(),
+        )
         .await
         .unwrap();
-    let found = found.unwrap();
+    let found = lookup.found.unwrap();
     assert_eq!(found.credential.id, made.credential.id);
     assert_eq!(found.credential.created_by_token_id, None);
 
@@ -687,12 +710,15 @@ async fn head_comes_with_every_answer_even_of_nothing_found(engine: Engine) {
         let head = store.revoke(&store.keep(&new_token(&user.id)).await.credential.id).await;
         assert_eq!(head.number, round);
         let digests = [new_secret().digest, new_secret().digest];
-        assert_eq!(store.find(&digests, Workspaces::default()).await.unwrap(), (None, head));
-        assert_eq!(store.find(&[], Workspaces::default()).await.unwrap(), (None, head));
+        for digests in [&digests[..], &[]] {
+            let lookup = store.look_up(digests).await;
+            assert!(lookup.found.is_none());
+            assert_eq!(lookup.head, head);
+        }
         let digests = [new.secret.digest.clone()];
-        let (found, at) = store.find(&digests, Workspaces::default()).await.unwrap();
-        assert!(found.is_some());
-        assert_eq!(at, head);
+        let lookup = store.look_up(&digests).await;
+        assert!(lookup.found.is_some());
+        assert_eq!(lookup.head, head);
     }
 }
 
@@ -705,7 +731,7 @@ async fn any_of_four_digests_finds_its_credential(engine: Engine) {
         digests[place] = new.secret.digest.clone();
         for length in place + 1..=4 {
             let asked = &digests[..length];
-            let (found, _) = store.find(asked, Workspaces::default()).await.unwrap();
+            let found = store.look_up(asked).await.found;
             assert_eq!(found.expect("it is there").credential.id, new.id, "{place} of {length}");
         }
     }
@@ -726,7 +752,7 @@ async fn found_credential_comes_with_what_is_true_of_its_owner(engine: Engine) {
     assert_eq!(found.owner.external_id, user.external_id);
     assert!(found.owner.is_active && !found.owner.is_admin);
     assert_eq!(found.workspace, None);
-    assert!(!found.outdated && !found.member_of_required && !found.member_of_askers);
+    assert!(!found.credential.ended && !found.member_of_required && !found.member_of_askers);
 
     let changes = UserChanges {
         handle: Some("alice.b".parse().unwrap()),
@@ -753,19 +779,20 @@ async fn bound_credential_is_found_with_its_workspace_and_organization(engine: E
     assert_eq!(binding.organization_id, "o");
     assert_eq!(binding.membership_id, "m");
 
-    let (workspace, is_member) = store.found(&new.secret.digest).await.unwrap().workspace.unwrap();
-    assert!(is_member && workspace.is_active && workspace.organization.is_active);
+    let found = store.found(&new.secret.digest).await.unwrap();
+    let workspace = found.workspace.unwrap();
+    assert!(!found.credential.ended && workspace.is_active && workspace.organization.is_active);
     assert_eq!(workspace.id, "w");
     assert_eq!(workspace.external_id.unwrap().as_str(), "w at ours");
     assert_eq!(workspace.organization.id, "o");
     assert_eq!(workspace.organization.external_id.unwrap().as_str(), "o at ours");
 
     store.sql("UPDATE workspaces SET is_active = FALSE").await;
-    let (workspace, _) = store.found(&new.secret.digest).await.unwrap().workspace.unwrap();
+    let workspace = store.found(&new.secret.digest).await.unwrap().workspace.unwrap();
     assert!(!workspace.is_active && workspace.organization.is_active);
     let sql = "UPDATE workspaces SET is_active = TRUE; UPDATE organizations SET is_active = FALSE";
     store.sql(sql).await;
-    let (workspace, _) = store.found(&new.secret.digest).await.unwrap().workspace.unwrap();
+    let workspace = store.found(&new.secret.digest).await.unwrap().workspace.unwrap();
     assert!(workspace.is_active && !workspace.organization.is_active);
 }
 
@@ -776,8 +803,7 @@ async fn bound_credential_stays_dead_after_its_membership_ended(engine: Engine) 
     let new = NewCredential { workspace_id: Some("w".to_owned()), ..new_token(&user.id) };
     store.keep(&new).await;
     store.sql("DELETE FROM memberships").await;
-    let is_member = store.found(&new.secret.digest).await.unwrap().workspace.unwrap().1;
-    assert!(!is_member);
+    assert!(store.found(&new.secret.digest).await.unwrap().credential.ended);
     store
         .sql(&format!(
             "INSERT INTO memberships (id, user_id, workspace_id, role, created_at, updated_at) \
@@ -785,8 +811,8 @@ async fn bound_credential_stays_dead_after_its_membership_ended(engine: Engine) 
             user.id
         ))
         .await;
-    let is_member = store.found(&new.secret.digest).await.unwrap().workspace.unwrap().1;
-    assert!(!is_member, "under another membership it stays dead");
+    let found = store.found(&new.secret.digest).await.unwrap();
+    assert!(found.credential.ended, "under another membership it stays dead");
 }
 
 async fn guest_is_no_member_under_a_bound_credential(engine: Engine) {
@@ -797,8 +823,8 @@ async fn guest_is_no_member_under_a_bound_credential(engine: Engine) {
     store.keep(&new).await;
     for (role, expected) in [("member", true), ("guest", false), ("admin", true)] {
         store.sql(&format!("UPDATE memberships SET role = '{role}'")).await;
-        let is_member = store.found(&new.secret.digest).await.unwrap().workspace.unwrap().1;
-        assert_eq!(is_member, expected, "{role}");
+        let found = store.found(&new.secret.digest).await.unwrap();
+        assert_eq!(!found.credential.ended, expected, "{role}");
     }
 }
 
@@ -811,8 +837,9 @@ async fn membership_of_the_workspaces_asked_about_is_told(engine: Engine) {
     store.keep(&of_bob).await;
     let flags = async |new: &NewCredential, required, askers| {
         let digests = [new.secret.digest.clone()];
-        let (found, _) = store.find(&digests, Workspaces { required, askers }).await.unwrap();
-        let found = found.unwrap();
+        let workspaces = Workspaces { required, askers };
+        let lookup = store.find(&digests, Unloaded::default(), workspaces).await.unwrap();
+        let found = lookup.found.unwrap();
         (found.member_of_required, found.member_of_askers)
     };
     assert_eq!(flags(&of_alice, Some("w"), None).await, (true, false));
@@ -837,7 +864,8 @@ async fn raised_epoch_outdates_what_was_born_before_it_and_nothing_after(engine:
         store.keep(&new).await;
         new.secret.digest
     };
-    let outdated = async |digest: &Digest| store.found(digest).await.expect("it is there").outdated;
+    let outdated =
+        async |digest: &Digest| store.found(digest).await.expect("it is there").credential.ended;
     // Whose epoch is raised, and whether it is that of a bound token of alice,
     // of an unbound one of hers, and of one of bob.
     for (raised, expected) in [
@@ -944,7 +972,7 @@ async fn credential_comes_back_as_it_was_given(engine: Engine) {
         assert_eq!(kept.secret.proved_at, Some(at(0)), "no repeat can replace it");
         assert_eq!((kept.last_used_at, &kept.last_used_ip), (None, &None));
 
-        let target = Target { id: &new.id.0, kind: credential.kind(), owner: Some(&user.id) };
+        let target = Target { id: &new.id.0, kind: credential.kind(), reach: &of(&user) };
         assert_eq!(store.credential(target).await.unwrap(), Some(kept.clone()));
         assert_eq!(store.found(&new.secret.digest).await.unwrap().credential, kept.credential);
     }
@@ -1019,8 +1047,10 @@ async fn creations_at_once_never_exceed_the_quota(engine: Engine) {
     for result in refused {
         assert_eq!(refusal(result), Refusal::QuotaReached);
     }
-    let kept =
-        store.list_credentials(&user.id, Kind::PersonalAccessToken, true, None, 99).await.unwrap();
+    let kept = store
+        .list_credentials(&of(&user), Kind::PersonalAccessToken, true, None, 99)
+        .await
+        .unwrap();
     assert_eq!(kept.len(), 5);
 }
 
@@ -1230,8 +1260,10 @@ async fn identical_requests_at_once_make_one_credential(engine: Engine) {
         }
     })
     .await;
-    let kept =
-        store.list_credentials(&user.id, Kind::PersonalAccessToken, true, None, 99).await.unwrap();
+    let kept = store
+        .list_credentials(&of(&user), Kind::PersonalAccessToken, true, None, 99)
+        .await
+        .unwrap();
     assert_eq!(kept.len(), 1);
     let mut live = Vec::new();
     for (digest, (inserted, _)) in &results {
@@ -1253,9 +1285,9 @@ async fn credential_of_another_owner_or_kind_is_not_there(engine: Engine) {
     let changes =
         CredentialChanges { name: Some("x".parse().unwrap()), ..CredentialChanges::default() };
     for target in [
-        Target { id, kind, owner: Some(&bob.id) },
-        Target { id, kind: Kind::ApiClientAuthorization, owner: None },
-        Target { id: "nobody's", kind, owner: None },
+        Target { id, kind, reach: &of(&bob) },
+        Target { id, kind: Kind::ApiClientAuthorization, reach: &ANYWHERE },
+        Target { id: "nobody's", kind, reach: &ANYWHERE },
     ] {
         let actor = store.actor();
         assert_eq!(store.credential(target).await.unwrap(), None, "{target:?}");
@@ -1264,8 +1296,8 @@ async fn credential_of_another_owner_or_kind_is_not_there(engine: Engine) {
         let revoked = store.revoke_credential(target, true, &actor).await.unwrap();
         assert_eq!(revoked, None, "{target:?}");
     }
-    for owner in [None, Some(&alice.id)] {
-        let there = store.credential(Target { id, kind, owner }).await.unwrap();
+    for reach in [&ANYWHERE, &of(&alice)] {
+        let there = store.credential(Target { id, kind, reach }).await.unwrap();
         assert_eq!(there.as_ref(), Some(&kept));
     }
 }
@@ -1282,7 +1314,7 @@ async fn list_has_the_credentials_of_one_owner_and_kind(engine: Engine) {
     let revoked = store.credential(token(&second.credential.id)).await.unwrap().unwrap();
 
     let list = async |owner: &User, kind, with_revoked| {
-        store.list_credentials(&owner.id, kind, with_revoked, None, 99).await.unwrap()
+        store.list_credentials(&of(owner), kind, with_revoked, None, 99).await.unwrap()
     };
     let (pat, authorization) = (Kind::PersonalAccessToken, Kind::ApiClientAuthorization);
     assert_eq!(list(&alice, pat, false).await, [third.clone(), first.clone()]);
@@ -1310,7 +1342,13 @@ async fn pages_of_credentials_lose_and_double_nothing(engine: Engine) {
         loop {
             let after = listed.last().map(place);
             let page = store
-                .list_credentials(&user.id, Kind::PersonalAccessToken, false, after.as_ref(), size)
+                .list_credentials(
+                    &of(&user),
+                    Kind::PersonalAccessToken,
+                    false,
+                    after.as_ref(),
+                    size,
+                )
                 .await
                 .unwrap();
             assert!(i64::try_from(page.len()).unwrap() <= size);
@@ -1336,8 +1374,10 @@ async fn last_use_is_listed(engine: Engine) {
             new.id.0
         ))
         .await;
-    let listed =
-        store.list_credentials(&user.id, Kind::PersonalAccessToken, false, None, 9).await.unwrap();
+    let listed = store
+        .list_credentials(&of(&user), Kind::PersonalAccessToken, false, None, 9)
+        .await
+        .unwrap();
     assert_eq!(listed[0].last_used_at, Some(at(0)));
     assert_eq!(listed[0].last_used_ip.as_deref(), Some("203.0.113.8"));
     assert_eq!(store.credential(token(&new.id)).await.unwrap().as_ref(), listed.first());
@@ -1414,7 +1454,10 @@ async fn update_that_a_revocation_overtakes_is_refused(engine: Engine) {
 async fn caller_who_lost_its_right_changes_nothing(engine: Engine) {
     let store = TestStore::new(engine).await;
     let (alice, bob) = (store.user("alice").await, store.user("bob").await);
-    let changes = UserChanges { kind: Some(UserKind::Service), ..UserChanges::default() };
+    let shown_as = |name: &str| UserChanges {
+        display_name: Some(Some(name.parse().unwrap())),
+        ..UserChanges::default()
+    };
     let set = |what: &str| format!("UPDATE {what}");
     let mut deputies = 0;
     for lost in [
@@ -1431,17 +1474,17 @@ async fn caller_who_lost_its_right_changes_nothing(engine: Engine) {
         store.insert_credential(&held, None, &service()).await.unwrap();
         let actor = Actor {
             user_id: deputy.id.clone(),
-            as_administrator: true,
+            basis: Basis::Administrator,
             ..store.actor_with(&held.id)
         };
         let name = UserRef::Id(bob.id.clone());
-        store.update_user(&name, &changes, &actor).await.unwrap();
+        store.update_user(&name, &shown_as("before"), &actor).await.unwrap();
 
         let lost = lost.replace("TOKEN", &held.id.0).replace("USER", deputy.id.as_str());
         store.sql(&set(&lost)).await;
         let actions = store.actions().await;
         let head = store.head().await.unwrap();
-        let updated = store.update_user(&name, &changes, &actor).await;
+        let updated = store.update_user(&name, &shown_as("after"), &actor).await;
         assert_eq!(refusal(updated), Refusal::CallerRevoked, "{lost}");
         let made = store.insert_user(&new_user("carol"), &actor).await;
         assert_eq!(refusal(made), Refusal::CallerRevoked, "{lost}");
@@ -1479,7 +1522,7 @@ async fn administrator_may_step_down_and_be_no_administrator_after_it(engine: En
     let store = TestStore::new(engine).await;
     let deputy = NewUser { is_admin: true, ..new_user("deputy") };
     store.insert_user(&deputy, &store.actor()).await.unwrap();
-    let actor = Actor { as_administrator: true, ..store.actor() };
+    let actor = Actor { basis: Basis::Administrator, ..store.actor() };
     let name = UserRef::Id(store.administrator.id.clone());
     let down = UserChanges { is_admin: Some(false), ..UserChanges::default() };
     let (stepped_down, _) = store.update_user(&name, &down, &actor).await.unwrap().unwrap();
@@ -1536,7 +1579,7 @@ async fn personal_access_token_alone_is_updated(engine: Engine) {
     let store = TestStore::new(engine).await;
     let new = new_authorization(&store.administrator.id);
     let kept = store.keep(&new).await;
-    let target = Target { id: &new.id.0, kind: Kind::ApiClientAuthorization, owner: None };
+    let target = Target { id: &new.id.0, kind: Kind::ApiClientAuthorization, reach: &ANYWHERE };
     let name =
         CredentialChanges { name: Some("cd".parse().unwrap()), ..CredentialChanges::default() };
     for changes in [name, CredentialChanges::default()] {
@@ -2302,4 +2345,175 @@ async fn files_of_the_embedded_store_are_for_its_owner_alone() {
     names.sort();
     let files = ["lock", "token-authority.db", "token-authority.db-shm", "token-authority.db-wal"];
     assert_eq!(names, files);
+}
+
+// Peppers.
+
+fn other_pepper(byte: u8) -> PepperId {
+    Pepper::to_file(&[byte; 32]).parse::<Pepper>().unwrap().id().clone()
+}
+
+async fn secret_under_a_pepper_that_is_not_loaded_is_told_and_is_a_candidate(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let new = new_token(&store.administrator.id);
+    store.keep(&new).await;
+    let (shown, own) = (new.secret.shown.as_str(), pepper().id().clone());
+    let others: Vec<PepperId> = (10..14).map(other_pepper).collect();
+    let with_own = [others[0].clone(), own];
+    let unknown = [new_secret().digest];
+    for (shown, loaded, expected) in [
+        (shown, &others[..], true),
+        (shown, &others[..1], true),
+        (shown, &[], true),
+        (shown, &with_own[..], false),
+        ("pat_00000000", &others[..], false),
+        ("", &others[..], false),
+    ] {
+        let unloaded = Unloaded { shown, loaded };
+        let lookup = store.find(&unknown, unloaded, Workspaces::default()).await.unwrap();
+        assert!(lookup.found.is_none());
+        assert_eq!(lookup.has_unloaded, expected, "{unloaded:?}");
+        let candidates = store.candidates(unloaded).await.unwrap();
+        let candidates: Vec<_> =
+            candidates.iter().map(|candidate| (&candidate.digest, &*candidate.record)).collect();
+        let all = [(&new.secret.digest, &*new.secret.record)];
+        assert_eq!(candidates, if expected { &all[..] } else { &[] }, "{unloaded:?}");
+    }
+    // Once one is found, no other is asked about.
+    let digests = [new.secret.digest.clone()];
+    let unloaded = Unloaded { shown, loaded: &others };
+    let lookup = store.find(&digests, unloaded, Workspaces::default()).await.unwrap();
+    assert!(lookup.found.is_some() && !lookup.has_unloaded);
+}
+
+async fn candidates_are_at_most_four(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    for _ in 0..6 {
+        let mut new = new_token(&store.administrator.id);
+        new.secret.shown = "pat_00000000".to_owned();
+        store.keep(&new).await;
+    }
+    let unloaded = Unloaded { shown: "pat_00000000", loaded: &[other_pepper(10)] };
+    assert_eq!(store.candidates(unloaded).await.unwrap().len(), 4);
+}
+
+async fn secret_is_redigested_once_and_towards_the_current_pepper_alone(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let new = new_token(&store.administrator.id);
+    let kept = store.keep(&new).await;
+    let (old, current) = (pepper().id().clone(), other_pepper(8));
+    let redigest = async |from: &PepperId, to: &PepperId, digest: &Digest| {
+        store.redigest(&kept.secret.id, from, to, digest).await.unwrap()
+    };
+    let digest = new_secret().digest;
+    store.note_peppers(slice::from_ref(&current), at(0)).await.unwrap();
+    assert!(!redigest(&old, &current, &digest).await, "it is not current");
+    store.promote_pepper(&current, Promotion::Rotation, &service()).await.unwrap();
+    assert!(!redigest(&current, &current, &digest).await, "the secret is not under it");
+    assert!(!store.redigest("unknown", &old, &current, &digest).await.unwrap());
+    assert_eq!(store.found(&new.secret.digest).await.unwrap().secret.pepper_id, Some(old.clone()));
+
+    let (head, actions) = (store.head().await.unwrap(), store.actions().await);
+    let redigested = at_once(8, |_| {
+        let (store, id) = (Arc::clone(&store.store), kept.secret.id.clone());
+        let (old, current, digest) = (old.clone(), current.clone(), digest.clone());
+        async move { store.redigest(&id, &old, &current, &digest).await.unwrap() }
+    })
+    .await;
+    assert_eq!(redigested.iter().filter(|redigested| **redigested).count(), 1);
+    assert!(store.found(&new.secret.digest).await.is_none());
+    let found = store.found(&digest).await.unwrap();
+    assert_eq!(found.credential, kept.credential);
+    assert_eq!(found.secret.id, kept.secret.id);
+    assert_eq!(found.secret.pepper_id, Some(current));
+    assert_eq!((store.head().await.unwrap(), store.actions().await), (head, actions));
+}
+
+async fn pepper_that_was_loaded_is_promoted_and_that_is_audited(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let (first, second, third) = (pepper().id().clone(), other_pepper(8), other_pepper(9));
+    let current = async || {
+        let identity = store.identity().await.unwrap().unwrap();
+        assert_eq!(store.look_up(&[]).await.current_pepper, identity.current_pepper);
+        identity.current_pepper
+    };
+    let promote = async |id: &PepperId, because| {
+        let actor =
+            Actor { at: at(i64::try_from(store.actions().await.len()).unwrap()), ..service() };
+        store.promote_pepper(id, because, &actor).await
+    };
+    let head = store.head().await.unwrap();
+    assert_eq!(refusal(promote(&second, Promotion::Rotation).await), Refusal::NoPepper);
+    store.note_peppers(&[first.clone(), second.clone(), third.clone()], at(0)).await.unwrap();
+    assert!(!promote(&first, Promotion::Rotation).await.unwrap(), "it is current");
+    assert!(store.actions().await.is_empty());
+    assert_eq!(current().await, first);
+    assert!(promote(&second, Promotion::Rotation).await.unwrap());
+    assert!(!promote(&second, Promotion::Loss(second.clone())).await.unwrap());
+    assert!(!promote(&third, Promotion::Loss(first.clone())).await.unwrap(), "it is not current");
+    assert_eq!(current().await, second);
+    assert!(promote(&third, Promotion::Loss(second.clone())).await.unwrap());
+    assert_eq!(current().await, third);
+    assert_eq!(store.actions().await, ["pepper.promote", "pepper.lost"]);
+    let said = store
+        .texts("SELECT targets || details FROM audit WHERE action LIKE 'pepper.%' ORDER BY occurred_at")
+        .await;
+    let expected = [(&second, &first), (&third, &second)]
+        .map(|(now, before)| format!(r#"["{}"]{{"before":"{}"}}"#, now.as_str(), before.as_str()));
+    assert_eq!(said, expected);
+    assert_eq!(store.head().await.unwrap(), head, "no answer changes");
+}
+
+async fn promotions_at_once_leave_one_current_pepper(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let ids: Vec<PepperId> = (10..18).map(other_pepper).collect();
+    store.note_peppers(&ids, at(0)).await.unwrap();
+    let promoted = at_once(ids.len(), |number| {
+        let (store, id) = (Arc::clone(&store.store), ids[number].clone());
+        async move { store.promote_pepper(&id, Promotion::Rotation, &service()).await.unwrap() }
+    })
+    .await;
+    assert_eq!(promoted, [true; 8]);
+    assert_eq!(store.actions().await, ["pepper.promote"; 8]);
+    let current = store.peppers().await.unwrap();
+    assert_eq!(current.iter().filter(|pepper| pepper.is_current).count(), 1);
+}
+
+async fn peppers_are_listed_oldest_first_with_their_secrets(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    for _ in 0..2 {
+        store.keep(&new_token(&store.administrator.id)).await;
+    }
+    let (later, earlier) = (other_pepper(8), other_pepper(9));
+    for _ in 0..2 {
+        store.note_peppers(slice::from_ref(&later), at(2)).await.unwrap();
+        store.note_peppers(&[earlier.clone(), pepper().id().clone()], at(1)).await.unwrap();
+    }
+    let kept =
+        |id: &PepperId, is_current, secrets| KeptPepper { id: id.clone(), is_current, secrets };
+    assert_eq!(
+        store.peppers().await.unwrap(),
+        [kept(pepper().id(), true, 3), kept(&earlier, false, 0), kept(&later, false, 0)]
+    );
+}
+
+async fn upkeep_that_was_asked_for_is_written_before_it_ends(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let mut ids = Vec::new();
+    for _ in 0..100 {
+        ids.push(store.keep(&new_token(&store.administrator.id)).await.secret.id);
+    }
+    let to = other_pepper(8);
+    store.note_peppers(slice::from_ref(&to), at(0)).await.unwrap();
+    store.promote_pepper(&to, Promotion::Rotation, &service()).await.unwrap();
+    let clock = Arc::new(TestClock::new());
+    let system = service().user_id;
+    let (upkeep, task) = Upkeep::start(Arc::clone(&store.store), clock, system, OnReuse::Report);
+    for secret_id in ids {
+        let (from, to, digest) = (pepper().id().clone(), to.clone(), new_secret().digest);
+        upkeep.ask(Job::Redigest { secret_id, from, to, digest });
+    }
+    upkeep.finish(task).await;
+    let peppers = store.peppers().await.unwrap();
+    assert_eq!(peppers.iter().find(|pepper| pepper.id == to).unwrap().secrets, 100);
 }

@@ -4,15 +4,15 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    Tx, credentials,
+    Tx, credentials, directory,
     mutation::{Audit, Done, Step, Touched},
-    rows::{self, kind_text},
+    repeats::{self, Earlier, insert_secret},
+    rows::{self, ended, kind_text},
 };
 use crate::{
-    domain::{Detail, Kind, Timestamp},
+    domain::{Detail, Kind, Status, Timestamp, UserId},
     store::{
-        Actor, Inserted, Kept, NewCredential, NewSecret, REQUEST_ID_LIFETIME, Refusal, Repeat,
-        StoreError, Target,
+        Actor, Basis, Inserted, Kept, NewCredential, Reach, Refusal, Repeat, StoreError, Target,
     },
 };
 
@@ -23,23 +23,16 @@ pub(super) struct Insert<'a> {
     pub(super) actor: &'a Actor,
 }
 
-/// What a request made when it was first made.
-#[derive(sqlx::FromRow)]
-struct Earlier {
-    body_hash: Vec<u8>,
-    credential_id: String,
-    secret_id: String,
-}
-
 /// What a credential is born under.
 struct Birth {
+    owner: UserId,
     store_epoch: i64,
     user_epoch: i64,
     workspace: Option<BirthWorkspace>,
 }
 
 #[derive(sqlx::FromRow)]
-struct BirthWorkspace {
+pub(super) struct BirthWorkspace {
     organization_id: String,
     membership_id: Option<String>,
     role: Option<String>,
@@ -54,23 +47,35 @@ impl Step for Insert<'_> {
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Inserted>, StoreError> {
         if let Some(repeat) = self.repeat
-            && let Some(earlier) = self.claim(tx, repeat).await?
+            && let Some(earlier) =
+                repeats::claim(tx, repeat, &self.new.id.0, &self.new.secret, self.actor).await?
         {
             return self.again(tx, repeat, earlier).await;
         }
-        let birth = self.birth(tx).await?;
-        self.insert(tx, &birth).await?;
-        insert_secret(tx, &self.new.id.0, &self.new.secret, self.proved_at(), self.actor.at)
-            .await?;
-        let kept = self.kept(tx, &self.new.id.0).await?;
+        let (owner, is_new) = match &self.new.new_owner {
+            None => (self.new.user_id.clone(), false),
+            Some(new) => {
+                let (user, is_new) = directory::find_or_make(tx, new, true, self.actor.at).await?;
+                (user.id, is_new)
+            }
+        };
+        let birth = self.birth(tx, owner).await?;
+        insert_credential(tx, self.new, self.actor, &birth).await?;
+        let id = &self.new.id.0;
+        insert_secret(tx, id, &self.new.secret, "current", self.proved_at(), self.actor).await?;
+        let kept = self.kept(tx, id).await?;
         Ok(Done {
             value: Inserted { kept, already_used: false },
             touched: Vec::new(),
             audit: Some(Audit {
-                action: "credential.create",
+                action: match self.actor.basis {
+                    Basis::BreakGlass => "credential.break_glass",
+                    Basis::Own | Basis::Administrator | Basis::Manager(_) => "credential.create",
+                },
                 targets: vec![self.new.id.0.clone()],
                 details: json!({
-                    "user_id": self.new.user_id.as_str(),
+                    "user_id": birth.owner.as_str(),
+                    "made_user": is_new,
                     "workspace_id": self.new.workspace_id,
                     "scopes": self.new.scopes,
                     "expires_at": self.new.expires_at.map(Timestamp::as_micros),
@@ -86,45 +91,6 @@ impl Insert<'_> {
         self.repeat.is_none().then(|| self.actor.at.as_micros())
     }
 
-    /// Takes the request id for this request; what it made before, if it did.
-    async fn claim(&self, tx: &mut Tx, repeat: &Repeat) -> Result<Option<Earlier>, StoreError> {
-        let caller = self.caller_id();
-        let since = self.actor.at.saturating_sub(REQUEST_ID_LIFETIME);
-        let claimed = sqlx::query(
-            "INSERT INTO request_ids (caller_id, request_id, body_hash, credential_id, secret_id, \
-             created_at) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (caller_id, request_id) DO UPDATE \
-             SET body_hash = excluded.body_hash, credential_id = excluded.credential_id, \
-             secret_id = excluded.secret_id, created_at = excluded.created_at \
-             WHERE request_ids.created_at <= $7",
-        )
-        .bind(caller)
-        .bind(repeat.request_id.to_string())
-        .bind(&repeat.body_hash[..])
-        .bind(&self.new.id.0)
-        .bind(&self.new.secret.id)
-        .bind(self.actor.at.as_micros())
-        .bind(since.as_micros())
-        .execute(&mut **tx)
-        .await?;
-        if claimed.rows_affected() == 1 {
-            return Ok(None);
-        }
-        let earlier: Earlier = sqlx::query_as(
-            "SELECT body_hash, credential_id, secret_id FROM request_ids \
-             WHERE caller_id = $1 AND request_id = $2",
-        )
-        .bind(caller)
-        .bind(repeat.request_id.to_string())
-        .fetch_one(&mut **tx)
-        .await?;
-        if earlier.body_hash == repeat.body_hash {
-            Ok(Some(earlier))
-        } else {
-            Err(StoreError::Refused(Refusal::RequestIdReused))
-        }
-    }
-
     /// Answers a repeat: replaces a secret that nobody proved, which then is dead.
     async fn again(
         &self,
@@ -134,29 +100,11 @@ impl Insert<'_> {
     ) -> Result<Done<Inserted>, StoreError> {
         self.check_caller(tx).await?;
         let id = earlier.credential_id.as_str();
-        let replaced = sqlx::query(
-            "DELETE FROM secrets WHERE id = $1 AND state = 'current' AND proved_at IS NULL \
-             AND EXISTS (SELECT 1 FROM credentials c WHERE c.id = $2 AND c.revoked_at IS NULL)",
-        )
-        .bind(&earlier.secret_id)
-        .bind(id)
-        .execute(&mut **tx)
-        .await?
-        .rows_affected()
-            == 1;
-        if !replaced {
-            let kept = self.kept(tx, id).await?;
+        let kept = self.kept(tx, id).await?;
+        let dead = kept.credential.status(self.actor.at) == Status::Revoked;
+        if dead || !repeats::replace(tx, repeat, &earlier, &self.new.secret, self.actor).await? {
             return Ok(Done::nothing(Inserted { kept, already_used: true }));
         }
-        insert_secret(tx, id, &self.new.secret, None, self.actor.at).await?;
-        sqlx::query(
-            "UPDATE request_ids SET secret_id = $3 WHERE caller_id = $1 AND request_id = $2",
-        )
-        .bind(self.caller_id())
-        .bind(repeat.request_id.to_string())
-        .bind(&self.new.secret.id)
-        .execute(&mut **tx)
-        .await?;
         let kept = self.kept(tx, id).await?;
         Ok(Done {
             value: Inserted { kept, already_used: false },
@@ -169,47 +117,42 @@ impl Insert<'_> {
         })
     }
 
-    /// Whose request ids these are.
-    fn caller_id(&self) -> &str {
-        self.actor.token_id.as_ref().map_or("", |id| id.0.as_str())
-    }
-
     async fn kept(&self, tx: &mut Tx, id: &str) -> Result<Kept, StoreError> {
         let kind = self.new.detail.kind();
-        credentials::get(tx, Target { id, kind, owner: None })
+        credentials::get(tx, Target { id, kind, reach: &Reach::default() })
             .await?
             .ok_or_else(|| StoreError::Failed("a credential is without a current secret".into()))
     }
 
     /// Locks the owner and what the credential hangs on, and checks what only
     /// the store can.
-    async fn birth(&self, tx: &mut Tx) -> Result<Birth, StoreError> {
-        if self.new.user_id.is_system() && self.new.detail.kind() == Kind::PersonalAccessToken {
+    async fn birth(&self, tx: &mut Tx, owner: UserId) -> Result<Birth, StoreError> {
+        if owner.is_system() && self.new.detail.kind() == Kind::PersonalAccessToken {
             return Err(StoreError::Refused(Refusal::NoOwner));
         }
-        let owner: Option<(bool, i64)> = sqlx::query_as(super::super::LOCK_USER)
-            .bind(self.new.user_id.as_str())
-            .fetch_optional(&mut **tx)
-            .await?;
-        let user_epoch = match owner {
-            None => return Err(StoreError::Refused(Refusal::NoOwner)),
-            Some((false, _)) => return Err(StoreError::Refused(Refusal::OwnerInactive)),
-            Some((true, epoch)) => epoch,
-        };
+        let (is_admin, user_epoch) = lock_owner(tx, &owner).await?;
         let workspace = match &self.new.workspace_id {
             None => None,
-            Some(id) => Some(self.workspace(tx, id).await?),
+            Some(id) => Some(lock_workspace(tx, id, &owner).await?),
         };
+        if is_admin && self.new.spares_administrators {
+            return Err(StoreError::Refused(Refusal::OwnerIsAdministrator));
+        }
         self.check_caller(tx).await?;
-        let held: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 \
-             AND revoked_at IS NULL AND expires_at IS NULL) \
-             + (SELECT count(*) FROM credentials WHERE user_id = $1 AND kind = $2 \
-             AND revoked_at IS NULL AND expires_at > $3)",
-        )
-        .bind(self.new.user_id.as_str())
+        let held: i64 = sqlx::query_scalar(concat!(
+            "SELECT count(*) FROM credentials c CROSS JOIN store t \
+             JOIN users u ON u.id = c.user_id \
+             LEFT JOIN workspaces w ON w.id = c.workspace_id \
+             LEFT JOIN organizations o ON o.id = c.organization_id \
+             WHERE c.user_id = $1 AND c.kind = $2 AND c.revoked_at IS NULL \
+             AND (c.expires_at IS NULL OR c.expires_at > $3) AND t.id = 1 \
+             AND coalesce(c.workspace_id, '') = coalesce($4, '') AND NOT ",
+            ended!(),
+        ))
+        .bind(owner.as_str())
         .bind(kind_text(self.new.detail.kind()))
         .bind(self.actor.at.as_micros())
+        .bind(self.new.workspace_id.as_deref())
         .fetch_one(&mut **tx)
         .await?;
         if held >= self.new.quota {
@@ -218,23 +161,7 @@ impl Insert<'_> {
         let store_epoch = sqlx::query_scalar("SELECT token_epoch FROM store WHERE id = 1")
             .fetch_one(&mut **tx)
             .await?;
-        Ok(Birth { store_epoch, user_epoch, workspace })
-    }
-
-    async fn workspace(&self, tx: &mut Tx, id: &str) -> Result<BirthWorkspace, StoreError> {
-        let workspace: Option<BirthWorkspace> = sqlx::query_as(super::super::LOCK_WORKSPACE)
-            .bind(id)
-            .bind(self.new.user_id.as_str())
-            .fetch_optional(&mut **tx)
-            .await?;
-        let Some(workspace) = workspace else {
-            return Err(StoreError::Refused(Refusal::NoWorkspace));
-        };
-        match workspace.role.as_deref() {
-            None | Some("guest") => Err(StoreError::Refused(Refusal::NotAMember)),
-            Some(_) if !workspace.is_active => Err(StoreError::Refused(Refusal::WorkspaceInactive)),
-            Some(_) => Ok(workspace),
-        }
+        Ok(Birth { owner, store_epoch, user_epoch, workspace })
     }
 
     /// A credential that was revoked since its holder called makes no other.
@@ -249,9 +176,42 @@ impl Insert<'_> {
             Some(None) | None => Ok(()),
         }
     }
+}
 
-    async fn insert(&self, tx: &mut Tx, birth: &Birth) -> Result<(), StoreError> {
-        insert_credential(tx, self.new, self.actor, birth).await
+/// Locks the user whose credential it will be or is, who must be there and active;
+/// whether it is an administrator, and the epoch under which its credentials are
+/// born.
+pub(super) async fn lock_owner(tx: &mut Tx, owner: &UserId) -> Result<(bool, i64), StoreError> {
+    let row: Option<(bool, bool, i64)> = sqlx::query_as(super::super::LOCK_USER)
+        .bind(owner.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    match row {
+        None => Err(StoreError::Refused(Refusal::NoOwner)),
+        Some((false, ..)) => Err(StoreError::Refused(Refusal::OwnerInactive)),
+        Some((true, is_admin, epoch)) => Ok((is_admin, epoch)),
+    }
+}
+
+/// Locks the workspace that a credential is bound to, of which its owner must be a
+/// member, and which must be active.
+pub(super) async fn lock_workspace(
+    tx: &mut Tx,
+    id: &str,
+    owner: &UserId,
+) -> Result<BirthWorkspace, StoreError> {
+    let workspace: Option<BirthWorkspace> = sqlx::query_as(super::super::LOCK_WORKSPACE)
+        .bind(id)
+        .bind(owner.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(workspace) = workspace else {
+        return Err(StoreError::Refused(Refusal::NoWorkspace));
+    };
+    match workspace.role.as_deref() {
+        None | Some("guest") => Err(StoreError::Refused(Refusal::NotAMember)),
+        Some(_) if !workspace.is_active => Err(StoreError::Refused(Refusal::WorkspaceInactive)),
+        Some(_) => Ok(workspace),
     }
 }
 
@@ -261,9 +221,11 @@ pub(super) async fn insert_first(
     new: &NewCredential,
     actor: &Actor,
 ) -> Result<(), StoreError> {
-    let birth = Birth { store_epoch: 0, user_epoch: 0, workspace: None };
+    let owner = new.user_id.clone();
+    let birth = Birth { owner, store_epoch: 0, user_epoch: 0, workspace: None };
     insert_credential(tx, new, actor, &birth).await?;
-    insert_secret(tx, &new.id.0, &new.secret, Some(actor.at.as_micros()), actor.at).await
+    let proved_at = Some(actor.at.as_micros());
+    insert_secret(tx, &new.id.0, &new.secret, "current", proved_at, actor).await
 }
 
 async fn insert_credential(
@@ -291,7 +253,7 @@ async fn insert_credential(
     )
     .bind(&new.id.0)
     .bind(kind_text(new.detail.kind()))
-    .bind(new.user_id.as_str())
+    .bind(birth.owner.as_str())
     .bind(new.workspace_id.as_deref())
     .bind(workspace.map(|workspace| workspace.organization_id.as_str()))
     .bind(workspace.and_then(|workspace| workspace.membership_id.as_deref()))
@@ -309,30 +271,6 @@ async fn insert_credential(
     .bind(birth.user_epoch)
     .bind(workspace.map(|workspace| workspace.workspace_epoch))
     .bind(workspace.map(|workspace| workspace.organization_epoch))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-async fn insert_secret(
-    tx: &mut Tx,
-    credential_id: &str,
-    new: &NewSecret,
-    proved_at: Option<i64>,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO secrets (id, credential_id, digest, pepper_id, record, shown, state, \
-         created_at, proved_at) VALUES ($1, $2, $3, $4, $5, $6, 'current', $7, $8)",
-    )
-    .bind(&new.id)
-    .bind(credential_id)
-    .bind(new.digest.as_bytes())
-    .bind(new.pepper_id.as_str())
-    .bind(&new.record)
-    .bind(&new.shown)
-    .bind(at.as_micros())
-    .bind(proved_at)
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -7,13 +7,13 @@ use sqlx::{FromRow as _, Pool, Row as _};
 use super::{
     Db, Tx,
     mutation::{Audit, Done, Step, Touched},
-    rows::{FoundRow, HeadRow, KeptRow, credential_columns, kind_text},
+    rows::{FoundRow, HeadRow, KeptRow, credential_columns, ended, kind_text},
 };
 use crate::{
-    domain::{Digest, Found, Kind, Revision, Timestamp, UserId},
+    domain::{CredentialId, Digest, Found, Kind, Status, Timestamp, UserId},
     store::{
-        CredentialChanges, Cursor, Kept, MAX_ROWS, REQUEST_ID_LIFETIME, Refusal, Revoked,
-        StoreError, Target, Workspaces,
+        CredentialChanges, Cursor, Kept, Lookup, MAX_ROWS, REQUEST_ID_LIFETIME, Reach, Refusal,
+        Revoked, StoreError, Target, Unloaded, Workspaces,
     },
 };
 
@@ -21,23 +21,21 @@ use crate::{
 // one: without statistics it takes them for millions together, and compiles the
 // statement (JIT) at each execution, which takes a second.
 const FIND: &str = concat!(
-    "SELECT r.number AS head_number, r.mark AS head_mark, ",
+    "SELECT r.number AS head_number, r.mark AS head_mark, p.id AS current_pepper, ",
     credential_columns!(),
     ", u.external_id AS user_external_id, u.handle AS user_handle, u.is_admin AS user_is_admin, \
      u.is_active AS user_is_active, \
      w.external_id AS workspace_external_id, w.is_active AS workspace_is_active, \
      o.external_id AS organization_external_id, o.is_active AS organization_is_active, \
-     EXISTS (SELECT 1 FROM memberships m WHERE m.id = c.membership_id AND m.role <> 'guest') AS is_member, \
-     (c.store_epoch < t.token_epoch OR c.user_epoch < u.token_epoch \
-      OR coalesce(c.workspace_epoch < w.token_epoch, FALSE) \
-      OR coalesce(c.organization_epoch < o.token_epoch, FALSE)) AS outdated, \
      EXISTS (SELECT 1 FROM memberships m JOIN workspaces mw ON mw.id = m.workspace_id \
       JOIN organizations mo ON mo.id = mw.organization_id \
       WHERE m.user_id = c.user_id AND m.workspace_id = $5 AND mw.is_active AND mo.is_active) \
       AS member_of_required, \
      EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = c.user_id AND m.workspace_id = $6) \
-      AS member_of_askers \
-     FROM revision r CROSS JOIN store t \
+      AS member_of_askers, \
+     CASE WHEN s.id IS NULL THEN EXISTS (SELECT 1 FROM secrets n WHERE n.shown = $7 \
+      AND n.pepper_id NOT IN ($8, $9, $10, $11)) ELSE FALSE END AS has_unloaded \
+     FROM revision r CROSS JOIN store t JOIN peppers p ON p.is_current \
      LEFT JOIN secrets s ON s.digest IN ($1, $2, $3, $4) \
      LEFT JOIN credentials c ON c.id = s.credential_id \
      LEFT JOIN users u ON u.id = c.user_id \
@@ -46,31 +44,74 @@ const FIND: &str = concat!(
      WHERE r.id = 1 AND t.id = 1",
 );
 
-const KEPT: &str = concat!(
-    "SELECT ",
-    credential_columns!(),
-    ", l.last_used_at, l.last_used_ip FROM credentials c \
-     JOIN secrets s ON s.credential_id = c.id AND s.state = 'current' \
-     LEFT JOIN last_uses l ON l.credential_id = c.id ",
-    "WHERE c.id = $1 AND c.kind = $2 AND c.user_id = coalesce($3, c.user_id)",
-);
+/// A credential with its newest secret, and when it was last used.
+macro_rules! kept {
+    () => {
+        concat!(
+            "SELECT ",
+            credential_columns!(),
+            ", (SELECT b.expires_at FROM secrets b WHERE b.credential_id = c.id \
+             AND b.state = 'current' AND s.state = 'pending' AND s.proved_at IS NULL) AS previous_secret_expires_at, \
+             l.last_used_at, l.last_used_ip FROM credentials c CROSS JOIN store t \
+             JOIN users u ON u.id = c.user_id \
+             JOIN secrets s ON s.id = coalesce( \
+             (SELECT n.id FROM secrets n WHERE n.credential_id = c.id AND n.state = 'pending'), \
+             (SELECT n.id FROM secrets n WHERE n.credential_id = c.id AND n.state = 'current')) \
+             LEFT JOIN workspaces w ON w.id = c.workspace_id \
+             LEFT JOIN organizations o ON o.id = c.organization_id \
+             LEFT JOIN last_uses l ON l.credential_id = c.id WHERE t.id = 1 "
+        )
+    };
+}
 
-const LIST: &str = concat!(
-    "SELECT ",
-    credential_columns!(),
-    ", l.last_used_at, l.last_used_ip FROM credentials c \
-     JOIN secrets s ON s.credential_id = c.id AND s.state = 'current' \
-     LEFT JOIN last_uses l ON l.credential_id = c.id ",
-    "WHERE c.user_id = $1 AND c.kind = $2 AND (c.revoked_at IS NULL OR $3) \
-     AND (c.created_at, c.id) < ($4, $5) \
-     ORDER BY c.created_at DESC, c.id DESC LIMIT $6",
-);
+/// What a [`Reach`] asks of it: owner, workspace, and whether administrators are
+/// spared.
+macro_rules! within {
+    ($owner:literal, $workspace:literal, $spares:literal) => {
+        concat!(
+            "AND (CAST(",
+            $owner,
+            " AS TEXT) IS NULL OR c.user_id = ",
+            $owner,
+            ") AND (CAST(",
+            $workspace,
+            " AS TEXT) IS NULL OR c.workspace_id = ",
+            $workspace,
+            ") AND NOT (u.is_admin AND ",
+            $spares,
+            ") "
+        )
+    };
+}
+
+const KEPT: &str = concat!(kept!(), within!("$3", "$4", "$5"), "AND c.id = $1 AND c.kind = $2");
+
+/// A page of those within reach; what leads to them, by an index, comes first.
+macro_rules! list {
+    ($lead:literal) => {
+        concat!(
+            "SELECT * FROM (",
+            kept!(),
+            "AND ",
+            $lead,
+            within!("$1", "$2", "$3"),
+            "AND c.kind = $4 AND (c.created_at, c.id) < ($5, $6)) AS kept \
+             WHERE NOT ended OR $7 ORDER BY created_at DESC, id DESC LIMIT $8"
+        )
+    };
+}
+
+const LIST_OF_OWNER: &str = list!("c.user_id = $1 ");
+const LIST_OF_OWNER_NOT_REVOKED: &str = list!("c.user_id = $1 AND c.revoked_at IS NULL ");
+const LIST_OF_WORKSPACE: &str = list!("c.workspace_id = $2 ");
+const LIST_OF_WORKSPACE_NOT_REVOKED: &str = list!("c.workspace_id = $2 AND c.revoked_at IS NULL ");
 
 pub(super) async fn find(
     pool: &Pool<Db>,
     digests: &[Digest],
+    unloaded: Unloaded<'_>,
     workspaces: Workspaces<'_>,
-) -> Result<(Option<Found>, Revision), StoreError> {
+) -> Result<Lookup, StoreError> {
     let digest = |at: usize| digests.get(at).map(Digest::as_bytes);
     let row = sqlx::query(FIND)
         .bind(digest(0))
@@ -79,12 +120,16 @@ pub(super) async fn find(
         .bind(digest(3))
         .bind(workspaces.required)
         .bind(workspaces.askers)
+        .bind(unloaded.shown)
+        .bind(unloaded.loaded_or_none(0))
+        .bind(unloaded.loaded_or_none(1))
+        .bind(unloaded.loaded_or_none(2))
+        .bind(unloaded.loaded_or_none(3))
         .fetch_one(pool)
         .await?;
-    let head = HeadRow::from_row(&row)?.into();
     let is_found = row.try_get::<Option<String>, _>("secret_id")?.is_some();
     let found = is_found.then(|| FoundRow::from_row(&row)).transpose()?;
-    Ok((found.map(Found::try_from).transpose()?, head))
+    Ok(HeadRow::from_row(&row)?.with(found.map(Found::try_from).transpose()?))
 }
 
 pub(super) async fn prove(
@@ -108,7 +153,9 @@ pub(super) async fn get(
     sqlx::query_as::<Db, KeptRow>(KEPT)
         .bind(target.id)
         .bind(kind_text(target.kind))
-        .bind(target.owner.map(UserId::as_str))
+        .bind(target.reach.owner.as_ref().map(UserId::as_str))
+        .bind(target.reach.workspace_id.as_deref())
+        .bind(target.reach.spares_administrators)
         .fetch_optional(connection)
         .await?
         .map(Kept::try_from)
@@ -117,18 +164,26 @@ pub(super) async fn get(
 
 pub(super) async fn list(
     pool: &Pool<Db>,
-    owner: &UserId,
+    reach: &Reach,
     kind: Kind,
     with_revoked: bool,
     after: Option<&Cursor>,
     limit: i64,
 ) -> Result<Vec<Kept>, StoreError> {
-    sqlx::query_as::<Db, KeptRow>(LIST)
-        .bind(owner.as_str())
+    let statement = match (&reach.owner, with_revoked) {
+        (Some(_), true) => LIST_OF_OWNER,
+        (Some(_), false) => LIST_OF_OWNER_NOT_REVOKED,
+        (None, true) => LIST_OF_WORKSPACE,
+        (None, false) => LIST_OF_WORKSPACE_NOT_REVOKED,
+    };
+    sqlx::query_as::<Db, KeptRow>(statement)
+        .bind(reach.owner.as_ref().map(UserId::as_str))
+        .bind(reach.workspace_id.as_deref())
+        .bind(reach.spares_administrators)
         .bind(kind_text(kind))
-        .bind(with_revoked)
         .bind(after.map_or(i64::MAX, |cursor| cursor.created_at.as_micros()))
         .bind(after.map_or("", |cursor| cursor.id.as_str()))
+        .bind(with_revoked)
         .bind(limit)
         .fetch_all(pool)
         .await?
@@ -153,7 +208,7 @@ impl Step for Update<'_> {
             return Ok(Done::nothing(None));
         }
         let Some(before) = get(tx, self.target).await? else { return Ok(Done::nothing(None)) };
-        if before.credential.revoked_at.is_some() {
+        if before.credential.status(self.at) == Status::Revoked {
             return Err(StoreError::Refused(Refusal::TokenRevoked));
         }
         if self.changes.name.is_none() && self.changes.description.is_none() {
@@ -262,6 +317,56 @@ impl Revoke<'_> {
     }
 }
 
+/// Notes of what was revoked with others that it is revoked.
+pub(super) struct Settle<'a> {
+    pub(super) after: Option<&'a CredentialId>,
+    pub(super) at: Timestamp,
+}
+
+/// How many credentials are looked at at once.
+const WINDOW: i64 = 10_000;
+
+#[async_trait]
+impl Step for Settle<'_> {
+    type Output = Option<CredentialId>;
+
+    async fn run(&self, tx: &mut Tx) -> Result<Done<Option<CredentialId>>, StoreError> {
+        let after = self.after.map_or("", |id| id.0.as_str());
+        let last: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM credentials WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2",
+        )
+        .bind(after)
+        .bind(WINDOW - 1)
+        .fetch_optional(&mut **tx)
+        .await?;
+        let settled: Vec<String> = sqlx::query_scalar(concat!(
+            "UPDATE credentials SET revoked_at = $3 WHERE revoked_at IS NULL AND id IN ( \
+             SELECT c.id FROM credentials c CROSS JOIN store t JOIN users u ON u.id = c.user_id \
+             LEFT JOIN workspaces w ON w.id = c.workspace_id \
+             LEFT JOIN organizations o ON o.id = c.organization_id \
+             WHERE t.id = 1 AND c.id > $1 AND (CAST($2 AS TEXT) IS NULL OR c.id <= $2) \
+             AND c.revoked_at IS NULL AND ",
+            ended!(),
+            " ORDER BY c.id LIMIT $4) RETURNING id"
+        ))
+        .bind(after)
+        .bind(&last)
+        .bind(self.at.as_micros())
+        .bind(MAX_ROWS)
+        .fetch_all(&mut **tx)
+        .await?;
+        let is_full = i64::try_from(settled.len()).is_ok_and(|count| count >= MAX_ROWS);
+        let next = if is_full { self.after.cloned() } else { last.map(CredentialId) };
+        let audit = (!settled.is_empty()).then(|| Audit {
+            action: "credential.settle",
+            targets: settled.clone(),
+            details: json!({}),
+        });
+        let touched = settled.into_iter().map(Touched::Credential).collect();
+        Ok(Done { value: next, touched, audit })
+    }
+}
+
 /// Forgets what has been dead for long.
 pub(super) struct Purge {
     pub(super) before: Timestamp,
@@ -289,20 +394,33 @@ impl Step for Purge {
         .execute(&mut **tx)
         .await?
         .rows_affected();
+        let replaced = sqlx::query(
+            "DELETE FROM secrets WHERE id IN (SELECT id FROM secrets \
+             WHERE state = 'superseded' AND expires_at < $1 LIMIT $2)",
+        )
+        .bind(self.before.as_micros())
+        .bind(MAX_ROWS)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
         let over = sqlx::query(
-            "DELETE FROM request_ids WHERE created_at IN (SELECT created_at FROM request_ids \
-             WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
+            "DELETE FROM request_ids WHERE (caller_id, request_id) IN (SELECT caller_id, request_id \
+             FROM request_ids WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
         )
         .bind(self.at.saturating_sub(REQUEST_ID_LIFETIME).as_micros())
         .bind(MAX_ROWS)
         .execute(&mut **tx)
         .await?
         .rows_affected();
-        let audit = (forgotten > 0).then(|| Audit {
+        let audit = (forgotten + replaced > 0).then(|| Audit {
             action: "credential.purge",
             targets: Vec::new(),
-            details: json!({ "before": self.before.as_micros(), "count": forgotten }),
+            details: json!({
+                "before": self.before.as_micros(),
+                "credentials": forgotten,
+                "secrets": replaced,
+            }),
         });
-        Ok(Done { value: forgotten + over, touched: Vec::new(), audit })
+        Ok(Done { value: forgotten + replaced + over, touched: Vec::new(), audit })
     }
 }

@@ -1,21 +1,26 @@
 //! Users, and the first start that makes the first of them.
 
-use std::io;
+use std::{io, iter};
 
 use async_trait::async_trait;
 use serde_json::json;
 use sqlx::Pool;
 
 use super::{
-    Db, SqlStore, Tx, creation,
+    Connection, Db, SqlStore, Tx,
+    containers::Upserted,
+    creation,
     mutation::{self, Audit, Done, Step, Touched},
     rows::{UserRow, user_columns, user_kind_text},
 };
 use crate::{
-    domain::{Handle, Revision, Timestamp, User, UserId, UserKind, UserRef},
+    domain::{
+        DisplayName, ExternalId, Handle, Revision, Timestamp, User, UserId, UserKind, UserRef,
+    },
     random,
     store::{
-        Actor, Bootstrap, Cursor, Identity, NewUser, Refusal, StoreError, UserChanges, UserFilter,
+        Actor, Basis, Bootstrap, Cursor, Identity, NewUser, Refusal, StoreError, Unique,
+        UserChanges, UserFilter, UserUpsert,
     },
 };
 
@@ -35,8 +40,24 @@ const LIST_USERS: &str = concat!(
      AND (created_at, id) < ($5, $6) ORDER BY created_at DESC, id DESC LIMIT $7",
 );
 
+/// Keeps a new user.
+macro_rules! insert_user {
+    ($on_conflict:literal) => {
+        concat!(
+            "INSERT INTO users (id, handle, display_name, kind, is_admin, is_active, \
+             external_id, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ",
+            $on_conflict,
+            "RETURNING ",
+            user_columns!()
+        )
+    };
+}
+
+const INSERT_USER: &str = insert_user!("");
+const INSERT_USER_UNLESS_THERE: &str = insert_user!("ON CONFLICT DO NOTHING ");
+
 pub(super) async fn user(
-    connection: &mut <Db as sqlx::Database>::Connection,
+    connection: &mut Connection,
     name: &UserRef,
 ) -> Result<Option<User>, StoreError> {
     let (statement, key) = match name {
@@ -114,77 +135,246 @@ impl Step for UpdateUser<'_> {
     type Output = Option<User>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<User>>, StoreError> {
-        let changes = self.changes;
-        let steps_down = changes.is_admin == Some(false) || changes.is_active == Some(false);
+        let steps_down = steps_down(self.changes);
         if steps_down {
-            // All administrators are locked, in one order, so that two who
-            // step down at once do not both count on the other.
-            sqlx::query(super::super::LOCK_ADMINISTRATORS).execute(&mut **tx).await?;
+            lock_administrators(tx).await?;
         }
         let Some(named) = user(tx, self.name).await? else { return Ok(Done::nothing(None)) };
-        sqlx::query(super::super::LOCK_USER).bind(named.id.as_str()).execute(&mut **tx).await?;
+        lock(tx, &named.id, self.actor).await?;
         // What it was before the lock may have changed.
         let named = existing(tx, &named.id).await?;
-        let lost = named.id == self.actor.user_id && !(named.is_active && named.is_admin);
-        if lost {
-            return Err(StoreError::Refused(Refusal::CallerRevoked));
-        }
         if named.id.is_system() {
             return Err(StoreError::Refused(Refusal::SystemUser));
         }
         if named.deleted_at.is_some() {
             return Ok(Done::nothing(None));
         }
-        if *changes == UserChanges::default() {
+        if !differs(&named, self.changes) {
             return Ok(Done::nothing(Some(named)));
         }
-        let handle = changes.handle.as_ref().map(Handle::as_str);
-        let display_name = changes.display_name.as_ref();
-        let external_id = changes.external_id.as_ref();
-        sqlx::query(
-            "UPDATE users SET handle = coalesce($2, handle), \
-             display_name = CASE WHEN $3 THEN $4 ELSE display_name END, \
-             kind = coalesce($5, kind), is_admin = coalesce($6, is_admin), \
-             is_active = coalesce($7, is_active), \
-             external_id = CASE WHEN $8 THEN $9 ELSE external_id END, updated_at = $10 WHERE id = $1",
-        )
-        .bind(named.id.as_str())
-        .bind(handle)
-        .bind(display_name.is_some())
-        .bind(display_name.and_then(Option::as_ref).map(|name| name.as_str()))
-        .bind(changes.kind.map(user_kind_text))
-        .bind(changes.is_admin)
-        .bind(changes.is_active)
-        .bind(external_id.is_some())
-        .bind(external_id.and_then(Option::as_ref).map(|id| id.as_str()))
-        .bind(self.actor.at.as_micros())
-        .execute(&mut **tx)
-        .await
-        .map_err(|error| super::super::taken(error, USER_FIELDS))?;
+        let changed = update(tx, &named.id, self.changes, self.actor.at).await?;
         if steps_down {
             check_administrators(tx).await?;
         }
-        let id = named.id.to_string();
+        let id = changed.id.to_string();
+        let details = described(&changed);
         Ok(Done {
-            value: Some(existing(tx, &named.id).await?),
+            value: Some(changed),
             touched: vec![Touched::User(id.clone())],
-            audit: Some(Audit {
-                action: "user.update",
-                targets: vec![id],
-                details: json!({
-                    "handle": handle,
-                    "is_admin": changes.is_admin,
-                    "is_active": changes.is_active,
-                    "external_id": external_id.map(|id| id.as_ref().map(|id| id.as_str())),
-                }),
-            }),
+            audit: Some(Audit { action: "user.update", targets: vec![id], details }),
         })
     }
 }
 
+/// Makes or changes users by their external ids.
+pub(super) struct UpsertUsers<'a> {
+    pub(super) users: &'a [UserUpsert],
+    pub(super) actor: &'a Actor,
+}
+
+#[async_trait]
+impl Step for UpsertUsers<'_> {
+    type Output = Vec<User>;
+
+    async fn run(&self, tx: &mut Tx) -> Result<Done<Vec<User>>, StoreError> {
+        let steps_down = self.users.iter().any(|upsert| steps_down(&upsert.changes));
+        if steps_down {
+            lock_administrators(tx).await?;
+        }
+        self.lock_found(tx).await?;
+        // In one order, so that two who do the same at once wait for each other once.
+        let mut sorted: Vec<_> = self.users.iter().enumerate().collect();
+        sorted.sort_by_key(|(_, upsert)| upsert.new.external_id.as_ref().map(ExternalId::as_str));
+        let (mut done, mut targets, mut details) = (Vec::new(), Vec::new(), Vec::new());
+        let mut touched = Vec::new();
+        for (at, upsert) in sorted {
+            let (user, what) = self.one(tx, upsert).await.map_err(|error| error.at(at))?;
+            if what != Upserted::Nothing {
+                targets.push(user.id.to_string());
+                details.push(described(&user));
+            }
+            if what == Upserted::Changed {
+                touched.push(Touched::User(user.id.to_string()));
+            }
+            done.push((at, user));
+        }
+        if steps_down && !touched.is_empty() {
+            check_administrators(tx).await?;
+        }
+        done.sort_by_key(|(at, _)| *at);
+        let details = details.into();
+        let audit =
+            (!targets.is_empty()).then_some(Audit { action: "user.upsert", targets, details });
+        Ok(Done { value: done.into_iter().map(|(_, user)| user).collect(), touched, audit })
+    }
+}
+
+impl UpsertUsers<'_> {
+    /// Locks those that are there, in the order of their ids as everybody does.
+    async fn lock_found(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let mut ids = Vec::new();
+        for upsert in self.users {
+            ids.extend(found(tx, &upsert.new).await?.map(|user| user.id));
+        }
+        ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        for id in ids {
+            lock(tx, &id, self.actor).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, tx: &mut Tx, upsert: &UserUpsert) -> Result<(User, Upserted), StoreError> {
+        let renames = upsert.changes.handle.is_none();
+        let (user, made) = find_or_make(tx, &upsert.new, renames, self.actor.at).await?;
+        if made {
+            return Ok((user, Upserted::Made));
+        }
+        if !differs(&user, &upsert.changes) {
+            return Ok((user, Upserted::Nothing));
+        }
+        let changed = update(tx, &user.id, &upsert.changes, self.actor.at).await?;
+        Ok((changed, Upserted::Changed))
+    }
+}
+
+/// Deletes a user: its row stays, and its id, and what its tokens did.
+pub(super) struct DeleteUser<'a> {
+    pub(super) name: &'a UserRef,
+    pub(super) actor: &'a Actor,
+}
+
+#[async_trait]
+impl Step for DeleteUser<'_> {
+    type Output = Option<User>;
+
+    /// It may be the caller's own user. The caller is looked at before.
+    fn needs_standing(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, tx: &mut Tx) -> Result<Done<Option<User>>, StoreError> {
+        lock_administrators(tx).await?;
+        let Some(named) = user(tx, self.name).await? else { return Ok(Done::nothing(None)) };
+        lock(tx, &named.id, self.actor).await?;
+        let named = existing(tx, &named.id).await?;
+        if named.id.is_system() {
+            return Err(StoreError::Refused(Refusal::SystemUser));
+        }
+        if named.deleted_at.is_some() {
+            return Ok(Done::nothing(Some(named)));
+        }
+        mutation::check_standing_before(tx, self.actor).await?;
+        sqlx::query("DELETE FROM memberships WHERE user_id = $1")
+            .bind(named.id.as_str())
+            .execute(&mut **tx)
+            .await?;
+        sqlx::query(
+            "UPDATE users SET deleted_at = $2, updated_at = $2, is_active = FALSE, \
+             is_admin = FALSE, token_epoch = token_epoch + 1 WHERE id = $1",
+        )
+        .bind(named.id.as_str())
+        .bind(self.actor.at.as_micros())
+        .execute(&mut **tx)
+        .await?;
+        check_administrators(tx).await?;
+        let deleted = existing(tx, &named.id).await?;
+        let id = deleted.id.to_string();
+        let details = described(&deleted);
+        Ok(Done {
+            value: Some(deleted),
+            touched: vec![Touched::User(id.clone())],
+            audit: Some(Audit { action: "user.delete", targets: vec![id], details }),
+        })
+    }
+}
+
+/// Locks a user; `false` if there is none, or it is deleted. If it is the caller's
+/// own, the caller must still be what its call is based on: what a change touches is
+/// not looked at after it.
+pub(super) async fn lock(tx: &mut Tx, id: &UserId, actor: &Actor) -> Result<bool, StoreError> {
+    let row: Option<(bool, bool, i64)> =
+        sqlx::query_as(super::super::LOCK_USER).bind(id.as_str()).fetch_optional(&mut **tx).await?;
+    let stands = row.is_some_and(|(is_active, is_admin, _)| {
+        is_active && (is_admin || actor.basis != Basis::Administrator)
+    });
+    if *id == actor.user_id && !stands {
+        return Err(StoreError::Refused(Refusal::CallerRevoked));
+    }
+    Ok(row.is_some())
+}
+
+/// Locks all administrators, in one order, so that two who step down at once do
+/// not both count on the other.
+async fn lock_administrators(tx: &mut Tx) -> Result<(), StoreError> {
+    sqlx::query(super::super::LOCK_ADMINISTRATORS).execute(&mut **tx).await?;
+    Ok(())
+}
+
+fn steps_down(changes: &UserChanges) -> bool {
+    changes.is_admin == Some(false) || changes.is_active == Some(false)
+}
+
+/// Whether a user is not yet as `changes` would have it.
+fn differs(user: &User, changes: &UserChanges) -> bool {
+    fn other<T: PartialEq>(wanted: Option<&T>, is: &T) -> bool {
+        wanted.is_some_and(|wanted| wanted != is)
+    }
+    other(changes.handle.as_ref(), &user.handle)
+        || other(changes.display_name.as_ref(), &user.display_name)
+        || other(changes.kind.as_ref(), &user.kind)
+        || other(changes.is_admin.as_ref(), &user.is_admin)
+        || other(changes.is_active.as_ref(), &user.is_active)
+        || other(changes.external_id.as_ref(), &user.external_id)
+}
+
+async fn update(
+    tx: &mut Tx,
+    id: &UserId,
+    changes: &UserChanges,
+    at: Timestamp,
+) -> Result<User, StoreError> {
+    let display_name = changes.display_name.as_ref();
+    let external_id = changes.external_id.as_ref();
+    sqlx::query_as::<Db, UserRow>(concat!(
+        "UPDATE users SET handle = coalesce($2, handle), \
+         display_name = CASE WHEN $3 THEN $4 ELSE display_name END, \
+         kind = coalesce($5, kind), is_admin = coalesce($6, is_admin), \
+         is_active = coalesce($7, is_active), \
+         external_id = CASE WHEN $8 THEN $9 ELSE external_id END, updated_at = $10 \
+         WHERE id = $1 RETURNING ",
+        user_columns!(),
+    ))
+    .bind(id.as_str())
+    .bind(changes.handle.as_ref().map(Handle::as_str))
+    .bind(display_name.is_some())
+    .bind(display_name.and_then(Option::as_ref).map(DisplayName::as_str))
+    .bind(changes.kind.map(user_kind_text))
+    .bind(changes.is_admin)
+    .bind(changes.is_active)
+    .bind(external_id.is_some())
+    .bind(external_id.and_then(Option::as_ref).map(ExternalId::as_str))
+    .bind(at.as_micros())
+    .fetch_one(&mut **tx)
+    .await
+    .map_err(|error| super::super::taken(error, USER_FIELDS))?
+    .try_into()
+}
+
+/// What the audit says of a user that was made or changed: as it then is.
+fn described(user: &User) -> serde_json::Value {
+    json!({
+        "handle": user.handle.as_str(),
+        "display_name": user.display_name.as_ref().map(DisplayName::as_str),
+        "kind": user_kind_text(user.kind),
+        "is_admin": user.is_admin,
+        "is_active": user.is_active,
+        "external_id": user.external_id.as_ref().map(ExternalId::as_str),
+    })
+}
+
 /// The users' unique fields: a part of the engine's message, and its name.
-const USER_FIELDS: &[(&str, crate::store::Unique)] =
-    &[("handle", crate::store::Unique::Handle), ("external_id", crate::store::Unique::ExternalId)];
+const USER_FIELDS: &[(&str, Unique)] =
+    &[("handle", Unique::Handle), ("external_id", Unique::ExternalId)];
 
 /// The system user is never deactivated, so it does not count.
 async fn check_administrators(tx: &mut Tx) -> Result<(), StoreError> {
@@ -203,23 +393,75 @@ async fn existing(tx: &mut Tx, id: &UserId) -> Result<User, StoreError> {
         .ok_or_else(|| StoreError::Failed("a user is gone in a transaction".into()))
 }
 
+/// Keeps a new user, who must have names of its own.
 async fn insert(tx: &mut Tx, new: &NewUser, at: Timestamp) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO users (id, handle, display_name, kind, is_admin, is_active, external_id, \
-         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
-    )
-    .bind(new.id.as_str())
-    .bind(new.handle.as_str())
-    .bind(new.display_name.as_ref().map(|name| name.as_str()))
-    .bind(user_kind_text(new.kind))
-    .bind(new.is_admin)
-    .bind(new.is_active)
-    .bind(new.external_id.as_ref().map(|id| id.as_str()))
-    .bind(at.as_micros())
-    .execute(&mut **tx)
-    .await
-    .map_err(|error| super::super::taken(error, USER_FIELDS))?;
+    insert_as(tx, INSERT_USER, new, &new.handle, at)
+        .await
+        .map_err(|error| super::super::taken(error, USER_FIELDS))?;
     Ok(())
+}
+
+/// Keeps a new user under this handle; `None` if a statement that lets it be met
+/// another user of its handle or its external id.
+async fn insert_as(
+    tx: &mut Tx,
+    statement: &'static str,
+    new: &NewUser,
+    handle: &Handle,
+    at: Timestamp,
+) -> Result<Option<UserRow>, sqlx::Error> {
+    sqlx::query_as::<Db, UserRow>(statement)
+        .bind(new.id.as_str())
+        .bind(handle.as_str())
+        .bind(new.display_name.as_ref().map(DisplayName::as_str))
+        .bind(user_kind_text(new.kind))
+        .bind(new.is_admin)
+        .bind(new.is_active)
+        .bind(new.external_id.as_ref().map(ExternalId::as_str))
+        .bind(at.as_micros())
+        .fetch_optional(&mut **tx)
+        .await
+}
+
+/// The user with the external id of `new`, and whether it was made just now. One
+/// that `renames` gets another handle if its own is taken.
+pub(super) async fn find_or_make(
+    tx: &mut Tx,
+    new: &NewUser,
+    renames: bool,
+    at: Timestamp,
+) -> Result<(User, bool), StoreError> {
+    if let Some(user) = found(tx, new).await? {
+        return Ok((user, false));
+    }
+    let other = renames.then(|| other_handle(new));
+    for handle in iter::once(&new.handle).chain(&other) {
+        if let Some(row) = insert_as(tx, INSERT_USER_UNLESS_THERE, new, handle, at).await? {
+            return Ok((row.try_into()?, true));
+        }
+        // Another may have made it at this moment.
+        if let Some(user) = found(tx, new).await? {
+            return Ok((user, false));
+        }
+    }
+    Err(StoreError::AlreadyExists(Unique::Handle))
+}
+
+/// The user that is there with the external id of `new`.
+async fn found(tx: &mut Tx, new: &NewUser) -> Result<Option<User>, StoreError> {
+    match &new.external_id {
+        None => Ok(None),
+        Some(external_id) => user(tx, &UserRef::External(external_id.clone())).await,
+    }
+}
+
+/// The handle of a new user whose own is taken: that, cut, and the end of its id,
+/// which is in no other user's.
+fn other_handle(new: &NewUser) -> Handle {
+    let (handle, id) = (new.handle.as_str(), new.id.as_str());
+    let cut = handle.get(..84).unwrap_or(handle);
+    let (_, digits) = id.rsplit_once('-').expect("an id has three parts");
+    format!("{cut}-{digits}").parse().expect("it has the letters of a handle, and at most 100")
 }
 
 pub(super) async fn bootstrap(

@@ -2,10 +2,16 @@
 //! engine's own file, with its database type, its hooks and its locking
 //! statements.
 
+mod containers;
 mod creation;
 mod credentials;
 mod directory;
+mod epochs;
+mod memberships;
 mod mutation;
+mod peppers;
+mod repeats;
+mod rotation;
 mod rows;
 
 use std::{fs::File, io};
@@ -15,16 +21,22 @@ use sqlx::{Pool, error::ErrorKind, migrate::Migrator};
 
 use super::Db;
 use crate::{
-    domain::{Digest, Found, Kind, PepperId, Revision, Timestamp, User, UserId, UserRef},
+    domain::{
+        Container, ContainerKind, ContainerName, CredentialId, Description, Digest, Kind,
+        Membership, PepperId, Revision, Timestamp, User, UserId, UserRef,
+    },
     store::{
-        Actor, Bootstrap, CredentialChanges, Cursor, Identity, Inserted, Kept, Migrate,
-        NewCredential, NewUser, Repeat, Revoked, Store, StoreError, Target, UserChanges,
-        UserFilter, Workspaces,
+        Actor, Bootstrap, Candidate, ContainerChanges, ContainerFilter, ContainerUpsert,
+        CredentialChanges, Cursor, Identity, Inserted, Kept, KeptPepper, Lookup, MembershipChanges,
+        MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, Promotion, Reach, Repeat,
+        Revoked, Rotation, Store, StoreError, Target, TokensOf, Unloaded, UserChanges, UserFilter,
+        UserUpsert, Viewer, Workspaces,
     },
 };
 use mutation::mutate;
 
 type Tx = sqlx::Transaction<'static, Db>;
+type Connection = <Db as sqlx::Database>::Connection;
 
 /// A store in one engine.
 pub(super) struct SqlStore {
@@ -112,9 +124,10 @@ impl Store for SqlStore {
     async fn find(
         &self,
         digests: &[Digest],
+        unloaded: Unloaded<'_>,
         workspaces: Workspaces<'_>,
-    ) -> Result<(Option<Found>, Revision), StoreError> {
-        credentials::find(&self.reader, digests, workspaces).await
+    ) -> Result<Lookup, StoreError> {
+        credentials::find(&self.reader, digests, unloaded, workspaces).await
     }
 
     async fn prove(&self, secret_id: &str, at: Timestamp) -> Result<bool, StoreError> {
@@ -137,13 +150,13 @@ impl Store for SqlStore {
 
     async fn list_credentials(
         &self,
-        owner: &UserId,
+        reach: &Reach,
         kind: Kind,
         with_revoked: bool,
         after: Option<&Cursor>,
         limit: i64,
     ) -> Result<Vec<Kept>, StoreError> {
-        credentials::list(&self.reader, owner, kind, with_revoked, after, limit).await
+        credentials::list(&self.reader, reach, kind, with_revoked, after, limit).await
     }
 
     async fn update_credential(
@@ -166,6 +179,64 @@ impl Store for SqlStore {
         let step = credentials::Revoke { target, descendants, at: actor.at };
         let (revoked, revision) = mutate(&self.writer, actor, &step).await?;
         Ok(revoked.map(|revoked| (revoked, revision)))
+    }
+
+    async fn rotate_credential(
+        &self,
+        target: Target<'_>,
+        rotation: &Rotation,
+        repeat: Option<&Repeat>,
+        actor: &Actor,
+    ) -> Result<Option<(Inserted, Revision)>, StoreError> {
+        let step = rotation::Rotate { target, rotation, repeat, actor };
+        let (inserted, revision) = mutate(&self.writer, actor, &step).await?;
+        Ok(inserted.map(|inserted| (inserted, revision)))
+    }
+
+    async fn promote_secret(&self, secret_id: &str, actor: &Actor) -> Result<bool, StoreError> {
+        let step = rotation::Promote { secret_id, at: actor.at };
+        Ok(mutate(&self.writer, actor, &step).await?.0)
+    }
+
+    async fn note_reuse(
+        &self,
+        secret_id: &str,
+        revoke: bool,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
+        let step = rotation::NoteReuse { secret_id, revoke, at: actor.at };
+        Ok(mutate(&self.writer, actor, &step).await?.0)
+    }
+
+    async fn candidates(&self, unloaded: Unloaded<'_>) -> Result<Vec<Candidate>, StoreError> {
+        peppers::candidates(&self.reader, unloaded).await
+    }
+
+    async fn redigest(
+        &self,
+        secret_id: &str,
+        from: &PepperId,
+        to: &PepperId,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        peppers::redigest(&self.writer, secret_id, from, to, digest).await
+    }
+
+    async fn peppers(&self) -> Result<Vec<KeptPepper>, StoreError> {
+        peppers::list(&self.reader).await
+    }
+
+    async fn note_peppers(&self, ids: &[PepperId], at: Timestamp) -> Result<(), StoreError> {
+        peppers::note(&self.writer, ids, at).await
+    }
+
+    async fn promote_pepper(
+        &self,
+        id: &PepperId,
+        because: Promotion,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
+        Ok(mutate(&self.writer, actor, &peppers::Promote { id, because: &because }).await?.0)
     }
 
     async fn insert_user(
@@ -199,6 +270,119 @@ impl Store for SqlStore {
         let step = directory::UpdateUser { name, changes, actor };
         let (user, revision) = mutate(&self.writer, actor, &step).await?;
         Ok(user.map(|user| (user, revision)))
+    }
+
+    async fn upsert_users(
+        &self,
+        users: &[UserUpsert],
+        actor: &Actor,
+    ) -> Result<(Vec<User>, Revision), StoreError> {
+        mutate(&self.writer, actor, &directory::UpsertUsers { users, actor }).await
+    }
+
+    async fn delete_user(
+        &self,
+        name: &UserRef,
+        actor: &Actor,
+    ) -> Result<Option<(User, Revision)>, StoreError> {
+        let step = directory::DeleteUser { name, actor };
+        let (user, revision) = mutate(&self.writer, actor, &step).await?;
+        Ok(user.map(|user| (user, revision)))
+    }
+
+    async fn container(
+        &self,
+        name: &ContainerName,
+        viewer: &Viewer,
+    ) -> Result<Option<Container>, StoreError> {
+        let mut connection = self.reader.acquire().await?;
+        containers::container(&mut connection, name, viewer).await
+    }
+
+    async fn list_containers(
+        &self,
+        filter: &ContainerFilter,
+        viewer: &Viewer,
+        after: Option<&Cursor>,
+        limit: i64,
+    ) -> Result<Vec<Container>, StoreError> {
+        containers::list(&self.reader, filter, viewer, after, limit).await
+    }
+
+    async fn insert_container(
+        &self,
+        new: &NewContainer,
+        actor: &Actor,
+    ) -> Result<(Container, Revision), StoreError> {
+        mutate(&self.writer, actor, &containers::Insert { new, at: actor.at }).await
+    }
+
+    async fn update_container(
+        &self,
+        name: &ContainerName,
+        changes: &ContainerChanges,
+        actor: &Actor,
+    ) -> Result<Option<(Container, Revision)>, StoreError> {
+        let step = containers::Update { name, changes, at: actor.at };
+        let (container, revision) = mutate(&self.writer, actor, &step).await?;
+        Ok(container.map(|container| (container, revision)))
+    }
+
+    async fn upsert_containers(
+        &self,
+        kind: ContainerKind,
+        containers: &[ContainerUpsert],
+        actor: &Actor,
+    ) -> Result<(Vec<Container>, Revision), StoreError> {
+        mutate(&self.writer, actor, &containers::Upsert { kind, containers, at: actor.at }).await
+    }
+
+    async fn membership(
+        &self,
+        user: &UserId,
+        kind: ContainerKind,
+        container_id: &str,
+    ) -> Result<Option<Membership>, StoreError> {
+        let mut connection = self.reader.acquire().await?;
+        memberships::membership(&mut connection, user, kind, container_id).await
+    }
+
+    async fn list_memberships(
+        &self,
+        filter: &MembershipFilter,
+        viewer: &Viewer,
+        after: Option<&Cursor>,
+        limit: i64,
+    ) -> Result<Vec<Membership>, StoreError> {
+        memberships::list(&self.reader, filter, viewer, after, limit).await
+    }
+
+    async fn change_memberships(
+        &self,
+        changes: &MembershipChanges,
+        actor: &Actor,
+    ) -> Result<(Vec<Membership>, Revision), StoreError> {
+        mutate(&self.writer, actor, &memberships::Change { changes, actor }).await
+    }
+
+    async fn revoke_tokens(
+        &self,
+        of: &TokensOf,
+        reason: &Description,
+        actor: &Actor,
+    ) -> Result<Option<Revision>, StoreError> {
+        let step = epochs::RevokeTokens { of, reason, actor };
+        let (revoked, revision) = mutate(&self.writer, actor, &step).await?;
+        Ok(revoked.map(|()| revision))
+    }
+
+    async fn settle(
+        &self,
+        after: Option<&CredentialId>,
+        actor: &Actor,
+    ) -> Result<Option<CredentialId>, StoreError> {
+        let step = credentials::Settle { after, at: actor.at };
+        Ok(mutate(&self.writer, actor, &step).await?.0)
     }
 
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError> {

@@ -5,11 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Executor, Pool};
 
-use super::{Tx, rows};
+use super::{
+    Tx,
+    rows::{self, credential_columns, ended},
+};
 use crate::{
     domain::Revision,
     random,
-    store::{Actor, Refusal, StoreError},
+    store::{Actor, Basis, Managed, Refusal, StoreError},
 };
 
 /// How often a transaction is tried that the engine gave up in favour of another.
@@ -61,6 +64,9 @@ impl<T> Done<T> {
 pub(super) enum Touched {
     Credential(String),
     User(String),
+    Workspace(String),
+    Organization(String),
+    Everything,
 }
 
 impl Touched {
@@ -68,6 +74,9 @@ impl Touched {
         let (kind, id) = match self {
             Self::Credential(id) => ("credential", id),
             Self::User(id) => ("user", id),
+            Self::Workspace(id) => ("workspace", id),
+            Self::Organization(id) => ("organization", id),
+            Self::Everything => return serde_json::json!(["everything"]),
         };
         serde_json::json!([kind, id])
     }
@@ -109,6 +118,7 @@ async fn once<S: Step>(
     step: &S,
 ) -> Result<(S::Output, Revision), StoreError> {
     let mut tx = super::super::begin(pool).await?;
+    check_managers(&mut tx, actor).await?;
     let done = step.run(&mut tx).await?;
     let revision = record(&mut tx, actor, &done).await?;
     if done.audit.is_some() && step.needs_standing() {
@@ -159,6 +169,40 @@ pub(super) async fn record<T>(
     }
 }
 
+/// Looks, before a step does anything, whether who was let in as a manager still
+/// is one, and keeps it so until the commit.
+async fn check_managers(tx: &mut Tx, actor: &Actor) -> Result<(), StoreError> {
+    let Basis::Manager(managed) = &actor.basis else { return Ok(()) };
+    let administrator = sqlx::query(super::super::KEEP_ADMINISTRATOR)
+        .bind(actor.user_id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    if administrator.is_some() {
+        return Ok(());
+    }
+    for Managed { organization_id, workspace_id } in managed {
+        let roles = sqlx::query(super::super::KEEP_MANAGER)
+            .bind(actor.user_id.as_str())
+            .bind(organization_id)
+            .bind(workspace_id.as_deref())
+            .fetch_all(&mut **tx)
+            .await?;
+        if roles.is_empty() {
+            return Err(StoreError::Refused(Refusal::CallerRole));
+        }
+    }
+    Ok(())
+}
+
+/// [`check_standing`] for a step whose effect may be the end of its caller's own
+/// token or user, and which has locked the latter: it looks before it does anything.
+pub(super) async fn check_standing_before(tx: &mut Tx, actor: &Actor) -> Result<(), StoreError> {
+    if let Some(token) = &actor.token_id {
+        sqlx::query(super::super::LOCK_CREDENTIAL).bind(&token.0).execute(&mut **tx).await?;
+    }
+    check_standing(tx, actor, &[]).await
+}
+
 /// Looks again whether the caller may: it was let in before the transaction
 /// began, and may have waited for a lock since.
 ///
@@ -170,23 +214,22 @@ async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Resu
     let itself = touched
         .iter()
         .any(|touched| matches!(touched, Touched::User(id) if id == actor.user_id.as_str()));
-    let stands: Option<bool> = sqlx::query_scalar(
-        "SELECT (c.revoked_at IS NULL \
-         AND c.store_epoch >= t.token_epoch AND c.user_epoch >= u.token_epoch \
-         AND coalesce(c.workspace_epoch >= w.token_epoch, TRUE) \
-         AND coalesce(c.organization_epoch >= o.token_epoch, TRUE) \
-         AND coalesce(w.is_active AND o.is_active, TRUE) \
-         AND (c.membership_id IS NULL OR EXISTS (SELECT 1 FROM memberships m \
-         WHERE m.id = c.membership_id AND m.role <> 'guest')) \
-         AND ($2 OR (u.is_active AND (u.is_admin OR NOT $3)))) AS stands \
+    let stands: Option<bool> = sqlx::query_scalar(concat!(
+        "SELECT revoked_at IS NULL AND NOT ended AND serves \
+         AND (CAST($4 AS TEXT) IS NULL OR coalesce(secret_state <> 'superseded', FALSE)) \
+         AND ($2 OR (is_active AND (is_admin OR NOT $3))) AS stands FROM (SELECT ",
+        credential_columns!(),
+        ", coalesce(w.is_active AND o.is_active, TRUE) AS serves, u.is_active, u.is_admin \
          FROM credentials c CROSS JOIN store t JOIN users u ON u.id = c.user_id \
+         LEFT JOIN secrets s ON s.credential_id = c.id AND s.id = $4 \
          LEFT JOIN workspaces w ON w.id = c.workspace_id \
          LEFT JOIN organizations o ON o.id = c.organization_id \
-         WHERE c.id = $1 AND t.id = 1",
-    )
+         WHERE c.id = $1 AND t.id = 1) AS caller"
+    ))
     .bind(&token_id.0)
     .bind(itself)
-    .bind(actor.as_administrator)
+    .bind(actor.basis == Basis::Administrator)
+    .bind(actor.secret_id.as_deref())
     .fetch_optional(&mut **tx)
     .await?;
     // A token that is in no table, such as the root's, is not revoked in one.

@@ -7,21 +7,45 @@ use sqlx::FromRow;
 
 use crate::{
     domain::{
-        AllowedIps, Credential, CredentialId, Detail, Found, Kind, Organization, Owner, Revision,
-        Secret, SecretState, Timestamp, User, UserKind, Workspace, WorkspaceBinding,
+        AllowedIps, Container, ContainerKind, Credential, CredentialId, Detail, Found, Kind,
+        Membership, Organization, Owner, PepperId, Revision, Secret, SecretState, Timestamp, User,
+        UserKind, Workspace, WorkspaceBinding,
     },
-    store::{Kept, StoreError},
+    store::{Kept, Lookup, StoreError},
 };
 
-/// The columns of [`CredentialRow`], from `credentials c` and `secrets s`.
+/// Whether the credential `c` was revoked with others: all of its `store t`, `users
+/// u`, `workspaces w` or `organizations o`, or those of a member who left.
+macro_rules! ended {
+    () => {
+        "(c.store_epoch < t.token_epoch OR c.user_epoch < u.token_epoch \
+         OR coalesce(c.workspace_epoch < w.token_epoch, FALSE) \
+         OR coalesce(c.organization_epoch < o.token_epoch, FALSE) \
+         OR (c.membership_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM memberships m \
+         WHERE m.id = c.membership_id AND m.role <> 'guest')))"
+    };
+}
+
+/// The columns of [`CredentialRow`]: a secret ends with the first proof of the one
+/// that follows it, whenever its promotion is written. From `credentials c`, `secrets s`, and what
+/// can end a credential with others: `store t`, `users u`, `workspaces w` and
+/// `organizations o`.
 macro_rules! credential_columns {
     () => {
-        "c.id, c.kind, c.user_id, c.workspace_id, c.organization_id, c.membership_id, c.name, \
+        concat!(
+            "c.id, c.kind, c.user_id, c.workspace_id, c.organization_id, c.membership_id, c.name, \
          c.description, c.scopes, c.allowed_ips, c.api_client_id, c.created_by_ip, \
          c.created_by_user_id, c.created_by_token_id, c.created_at, c.updated_at, c.expires_at, \
-         c.revoked_at, s.id AS secret_id, s.state AS secret_state, s.shown AS secret_shown, \
+         c.revoked_at, s.id AS secret_id, CASE WHEN s.state = 'current' AND EXISTS (SELECT 1 \
+         FROM secrets n WHERE n.credential_id = s.credential_id AND n.state = 'pending' \
+         AND n.proved_at IS NOT NULL) THEN 'superseded' ELSE s.state END AS secret_state, \
+         s.shown AS secret_shown, \
          s.created_at AS secret_created_at, s.expires_at AS secret_expires_at, \
-         s.proved_at AS secret_proved_at"
+         s.proved_at AS secret_proved_at, s.pepper_id AS secret_pepper_id, \
+         s.reused_at IS NOT NULL AS secret_reuse_noted, ",
+            ended!(),
+            " AS ended"
+        )
     };
 }
 
@@ -33,7 +57,7 @@ macro_rules! user_columns {
     };
 }
 
-pub(super) use {credential_columns, user_columns};
+pub(super) use {credential_columns, ended, user_columns};
 
 #[derive(FromRow)]
 pub(super) struct CredentialRow {
@@ -55,18 +79,22 @@ pub(super) struct CredentialRow {
     updated_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
+    ended: bool,
     secret_id: String,
     secret_state: String,
     secret_shown: String,
     secret_created_at: i64,
     secret_expires_at: Option<i64>,
     secret_proved_at: Option<i64>,
+    secret_pepper_id: Option<String>,
+    secret_reuse_noted: bool,
 }
 
 #[derive(FromRow)]
 pub(super) struct KeptRow {
     #[sqlx(flatten)]
     credential: CredentialRow,
+    previous_secret_expires_at: Option<i64>,
     last_used_at: Option<i64>,
     last_used_ip: Option<String>,
 }
@@ -84,17 +112,18 @@ pub(super) struct FoundRow {
     workspace_is_active: Option<bool>,
     organization_external_id: Option<String>,
     organization_is_active: Option<bool>,
-    is_member: bool,
-    outdated: bool,
     member_of_required: bool,
     member_of_askers: bool,
 }
 
-/// The head of the history, in the row of a verification.
+/// What the row of a verification says though nothing is found: the head of the
+/// history, and the current pepper.
 #[derive(FromRow)]
 pub(super) struct HeadRow {
     head_number: i64,
     head_mark: i64,
+    current_pepper: String,
+    has_unloaded: bool,
 }
 
 #[derive(FromRow)]
@@ -111,6 +140,28 @@ pub(super) struct UserRow {
     deleted_at: Option<i64>,
 }
 
+#[derive(FromRow)]
+pub(super) struct ContainerRow {
+    id: String,
+    organization_id: Option<String>,
+    slug: String,
+    name: String,
+    external_id: Option<String>,
+    is_active: bool,
+    created_at: i64,
+    updated_at: i64,
+}
+
+#[derive(FromRow)]
+pub(super) struct MembershipRow {
+    id: String,
+    user_id: String,
+    organization_id: Option<String>,
+    workspace_id: Option<String>,
+    role: String,
+    created_at: i64,
+}
+
 impl CredentialRow {
     fn split(self) -> Result<(Credential, Secret), StoreError> {
         let secret = Secret {
@@ -125,6 +176,8 @@ impl CredentialRow {
             created_at: time(self.secret_created_at)?,
             expires_at: self.secret_expires_at.map(time).transpose()?,
             proved_at: self.secret_proved_at.map(time).transpose()?,
+            pepper_id: self.secret_pepper_id.map(PepperId::from_stored),
+            reuse_noted: self.secret_reuse_noted,
         };
         let workspace = match (self.workspace_id, self.organization_id, self.membership_id) {
             (Some(workspace_id), Some(organization_id), Some(membership_id)) => {
@@ -156,6 +209,7 @@ impl CredentialRow {
             updated_at: time(self.updated_at)?,
             expires_at: self.expires_at.map(time).transpose()?,
             revoked_at: self.revoked_at.map(time).transpose()?,
+            ended: self.ended,
             created_by_user_id: parsed(self.created_by_user_id)?,
             created_by_token_id: self.created_by_token_id.map(CredentialId),
             detail,
@@ -172,6 +226,7 @@ impl TryFrom<KeptRow> for Kept {
         Ok(Self {
             credential,
             secret,
+            previous_secret_expires_at: row.previous_secret_expires_at.map(time).transpose()?,
             last_used_at: row.last_used_at.map(time).transpose()?,
             last_used_ip: row.last_used_ip,
         })
@@ -197,7 +252,7 @@ impl TryFrom<FoundRow> for Found {
                     is_active: row.workspace_is_active.unwrap_or(false),
                     organization,
                 };
-                Some((workspace, row.is_member))
+                Some(workspace)
             }
         };
         Ok(Self {
@@ -211,16 +266,21 @@ impl TryFrom<FoundRow> for Found {
             credential,
             secret,
             workspace,
-            outdated: row.outdated,
             member_of_required: row.member_of_required,
             member_of_askers: row.member_of_askers,
         })
     }
 }
 
-impl From<HeadRow> for Revision {
-    fn from(row: HeadRow) -> Self {
-        Self { number: row.head_number, mark: row.head_mark }
+impl HeadRow {
+    /// The lookup with this found.
+    pub(super) fn with(self, found: Option<Found>) -> Lookup {
+        Lookup {
+            found,
+            has_unloaded: self.has_unloaded,
+            head: Revision { number: self.head_number, mark: self.head_mark },
+            current_pepper: PepperId::from_stored(self.current_pepper),
+        }
     }
 }
 
@@ -243,6 +303,43 @@ impl TryFrom<UserRow> for User {
             created_at: time(row.created_at)?,
             updated_at: time(row.updated_at)?,
             deleted_at: row.deleted_at.map(time).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<ContainerRow> for Container {
+    type Error = StoreError;
+
+    fn try_from(row: ContainerRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id,
+            organization_id: row.organization_id,
+            slug: parsed(row.slug)?,
+            name: parsed(row.name)?,
+            external_id: row.external_id.map(parsed).transpose()?,
+            is_active: row.is_active,
+            created_at: time(row.created_at)?,
+            updated_at: time(row.updated_at)?,
+        })
+    }
+}
+
+impl TryFrom<MembershipRow> for Membership {
+    type Error = StoreError;
+
+    fn try_from(row: MembershipRow) -> Result<Self, StoreError> {
+        let (kind, container_id) = match (row.organization_id, row.workspace_id) {
+            (Some(id), None) => (ContainerKind::Organization, id),
+            (None, Some(id)) => (ContainerKind::Workspace, id),
+            (Some(_), Some(_)) | (None, None) => return Err(unreadable("a membership")),
+        };
+        Ok(Self {
+            id: row.id,
+            user_id: parsed(row.user_id)?,
+            kind,
+            container_id,
+            role: parsed(row.role)?,
+            created_at: time(row.created_at)?,
         })
     }
 }

@@ -6,9 +6,13 @@ use token_authority::{
     clock::Clock as _,
     config::{self, Command, Settings},
     domain::{Pepper, Token},
+    hashing::Recovery,
     proto::v1::{
-        CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse, CreateUserRequest,
-        User, VerifyRequest, VerifyResponse, directory_client::DirectoryClient,
+        CreateOrganizationRequest, CreatePersonalAccessTokenRequest,
+        CreatePersonalAccessTokenResponse, CreateUserRequest, CreateWorkspaceRequest,
+        DeleteMembershipRequest, MembershipRole, MembershipUpsert, UpsertMembershipsRequest, User,
+        VerifyRequest, VerifyResponse, delete_membership_request,
+        directory_client::DirectoryClient, membership_upsert,
         personal_access_tokens_client::PersonalAccessTokensClient,
         verification_client::VerificationClient,
     },
@@ -18,10 +22,13 @@ use token_authority::{
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{
     Code, Request, Response, Status,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
+use tonic_prost::ProstCodec;
 use tonic_types::{ErrorInfo, StatusExt as _};
 
 use super::{Engine, clock::TestClock, postgres};
@@ -35,6 +42,8 @@ pub(crate) struct TestServer {
     pub(crate) admin: String,
     /// Where its store is: for SQL that the API does not offer yet.
     pub(crate) place: Place,
+    /// What proves secrets whose pepper is not loaded.
+    pub(crate) recovery: Arc<Recovery>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -48,6 +57,12 @@ pub(crate) struct Place {
 /// Presents its `authorization` headers with each call.
 #[derive(Clone)]
 pub(crate) struct Presented(Vec<MetadataValue<Ascii>>);
+
+impl Presented {
+    pub(crate) fn bearer(token: &str) -> Self {
+        Self(vec![format!("Bearer {token}").parse().unwrap()])
+    }
+}
 
 impl Interceptor for Presented {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -161,6 +176,7 @@ impl TestServer {
         let clock = TestClock::new();
         let server = Server::bind(place.settings(more), Arc::new(clock.clone())).await.unwrap();
         let address = server.address();
+        let recovery = server.recovery();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(server.serve(async {
             let _ = stopped.await;
@@ -168,7 +184,8 @@ impl TestServer {
         let channel =
             Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let admin = place.admin_token();
-        Self { clock, channel, address, admin, place, stop: Some(stop), served: Some(served) }
+        let (stop, served) = (Some(stop), Some(served));
+        Self { clock, channel, address, admin, place, recovery, stop, served }
     }
 
     /// Stops it and leaves its store.
@@ -180,8 +197,21 @@ impl TestServer {
         place
     }
 
+    /// Calls a method by its path, with an empty request.
+    pub(crate) async fn call(&self, path: &str, token: Option<&str>) -> Result<(), Status> {
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.unwrap();
+        let mut request = Request::new(());
+        if let Some(token) = token {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let path = PathAndQuery::try_from(path).unwrap();
+        grpc.unary(request, path, ProstCodec::<(), ()>::default()).await.map(drop)
+    }
+
     fn call_as(&self, token: &str) -> As {
-        self.presenting(&[&format!("Bearer {token}")])
+        InterceptedService::new(self.channel.clone(), Presented::bearer(token))
     }
 
     /// A channel on which every call has these `authorization` headers.
@@ -239,36 +269,69 @@ impl TestServer {
 
     /// A new workspace in a new organization; the id of the workspace.
     pub(crate) async fn workspace(&self, slug: &str) -> String {
-        let [organization, workspace] = [(); 2].map(|()| random::id(self.clock.now()));
-        self.place
-            .sql(&format!(
-                "INSERT INTO organizations (id, slug, name, external_id, is_active, created_at, updated_at) \
-                 VALUES ('{organization}', 'org-of-{slug}', 'Org', 'org:{slug}', TRUE, 1, 1); \
-                 INSERT INTO workspaces (id, organization_id, slug, name, external_id, is_active, created_at, updated_at) \
-                 VALUES ('{workspace}', '{organization}', '{slug}', 'Workspace', 'ws:{slug}', TRUE, 1, 1)"
-            ))
-            .await;
-        workspace
+        let mut directory = self.directory(&self.admin);
+        let organization = CreateOrganizationRequest {
+            slug: format!("org-of-{slug}"),
+            name: "Org".to_owned(),
+            external_id: Some(format!("org:{slug}")),
+            ..Default::default()
+        };
+        directory.create_organization(organization).await.unwrap();
+        let workspace = CreateWorkspaceRequest {
+            organization: format!("org-of-{slug}"),
+            slug: slug.to_owned(),
+            name: "Workspace".to_owned(),
+            external_id: Some(format!("ws:{slug}")),
+            ..Default::default()
+        };
+        let made = directory.create_workspace(workspace).await.unwrap().into_inner();
+        made.workspace.unwrap().id
     }
 
     /// Makes a user a member of a workspace.
     pub(crate) async fn join(&self, user_id: &str, workspace_id: &str, role: &str) {
-        let id = random::id(self.clock.now());
-        self.place
-            .sql(&format!(
-                "INSERT INTO memberships (id, user_id, workspace_id, role, created_at, updated_at) \
-                 VALUES ('{id}', '{user_id}', '{workspace_id}', '{role}', 1, 1)"
-            ))
-            .await;
+        let role = format!("MEMBERSHIP_ROLE_{}", role.to_uppercase());
+        let membership = MembershipUpsert {
+            user: user_id.to_owned(),
+            container: Some(membership_upsert::Container::Workspace(workspace_id.to_owned())),
+            role: MembershipRole::from_str_name(&role).unwrap().into(),
+        };
+        let request = UpsertMembershipsRequest { memberships: vec![membership] };
+        self.directory(&self.admin).upsert_memberships(request).await.unwrap();
+    }
+
+    /// A token bound to a workspace, as its user makes one.
+    pub(crate) async fn bound(&self, user_id: &str, workspace_id: &str) -> String {
+        self.bound_with(user_id, workspace_id, &[]).await
+    }
+
+    /// The same, with these scopes.
+    pub(crate) async fn bound_with(
+        &self,
+        user_id: &str,
+        workspace_id: &str,
+        scopes: &[&str],
+    ) -> String {
+        let request = CreatePersonalAccessTokenRequest {
+            name: "of a test".to_owned(),
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            user_id: Some(user_id.to_owned()),
+            workspace_id: Some(workspace_id.to_owned()),
+            ..Default::default()
+        };
+        let made = self.tokens(&self.admin).create_personal_access_token(request).await.unwrap();
+        made.into_inner().token
     }
 
     /// Ends a membership.
     pub(crate) async fn leave(&self, user_id: &str, workspace_id: &str) {
-        self.place
-            .sql(&format!(
-                "DELETE FROM memberships WHERE user_id = '{user_id}' AND workspace_id = '{workspace_id}'"
-            ))
-            .await;
+        let request = DeleteMembershipRequest {
+            user: user_id.to_owned(),
+            container: Some(delete_membership_request::Container::Workspace(
+                workspace_id.to_owned(),
+            )),
+        };
+        self.directory(&self.admin).delete_membership(request).await.unwrap();
     }
 
     /// The instant that its clock shows, and so much more.
