@@ -12,12 +12,12 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::{
-    authority::Issuer,
     clock::Clock,
     domain::{
         ClusterId, ControlScope, CredentialId, Detail, PatPrefix, Pepper, Timestamp, Token,
         UserKind,
     },
+    issuer::Issuer,
     random,
     server::StartError,
     store::{Actor, Bootstrap, Identity, NewCredential, NewUser, Store},

@@ -116,6 +116,7 @@ impl Caller {
             request_id: Some(self.request_id.clone()),
             at,
             basis,
+            appoints: self.covers(&ControlScope::AdminAll.to_scope()),
         }
     }
 }

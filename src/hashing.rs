@@ -295,6 +295,22 @@ mod tests {
         assert!(recovery.places.lock().unwrap().is_empty());
     }
 
+    #[test]
+    fn one_caller_has_its_share_whatever_addresses_it_names() {
+        let recovery = Arc::new(Recovery::new(1));
+        let of = |caller: &str, number: usize| {
+            let ip = format!("192.0.2.{number}").parse().ok();
+            Source::new(Some(CredentialId(caller.to_owned())), ip)
+        };
+        let held: Vec<_> = (0..CALLER_SHARE)
+            .map(|number| recovery.take_place(&of("1", number)).unwrap())
+            .collect();
+        assert!(recovery.take_place(&of("1", 100)).is_err());
+        assert!(recovery.take_place(&of("2", 100)).is_ok());
+        drop(held);
+        assert!(recovery.places.lock().unwrap().is_empty());
+    }
+
     #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
         let hasher = Hasher::new(1024, 1, 1).unwrap();

@@ -14,6 +14,7 @@ pub mod domain;
 pub mod error;
 pub mod grpc;
 pub mod hashing;
+pub mod issuer;
 pub mod listener;
 pub mod operator;
 pub mod proto;

@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    authority::{Authority, Issuer, MAX_OVERLAP, Policy},
+    authority::{Authority, MAX_OVERLAP, Policy},
     bootstrap::{self, FirstToken},
     clock::Clock,
     config::{IssuerSettings, Settings, StoreSettings},
@@ -24,6 +24,7 @@ use crate::{
     domain::{Catalogue, Peppers},
     grpc::{self, gate::Gate},
     hashing::{Hasher, Recovery},
+    issuer::Issuer,
     listener, proto,
     store::{self, Actor, Identity, PoolLimits, Promotion, Store, StoreError},
     tls::{Tls, TlsFiles},
@@ -550,7 +551,7 @@ fn purge(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: &Settings) -> J
                 }
             }
             match store.purge(at.saturating_sub(keep), &actor).await {
-                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() => {
+                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() || settled.is_some() => {
                     tokio::time::sleep(PURGE_PAUSE).await;
                 }
                 Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,

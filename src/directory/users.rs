@@ -111,9 +111,6 @@ impl Directory {
     ) -> Result<(User, Revision), Error> {
         rights::UPDATE_USER.others(caller)?;
         check_may_appoint(caller, changes.is_admin.is_some())?;
-        if changes.is_active.is_some() {
-            self.check_may_unmake(caller, name).await?;
-        }
         self.store
             .update_user(name, changes, &self.administrator(caller))
             .await?
@@ -133,10 +130,6 @@ impl Directory {
     ) -> Result<(Vec<User>, Revision), Error> {
         rights::UPSERT_USERS.others(caller)?;
         check_may_appoint(caller, users.iter().any(|user| user.changes.is_admin.is_some()))?;
-        for user in users.iter().filter(|user| user.changes.is_active.is_some()) {
-            let name = UserRef::External(user.external_id.clone());
-            self.check_may_unmake(caller, &name).await?;
-        }
         let upserts: Vec<_> = users.into_iter().map(|user| self.upsert(user)).collect();
         let actor = self.administrator(caller);
         self.store.upsert_users(&upserts, &actor).await.map_err(in_list("users"))
@@ -154,19 +147,8 @@ impl Directory {
         name: &UserRef,
     ) -> Result<(User, Revision), Error> {
         rights::DELETE_USER.others(caller)?;
-        self.check_may_unmake(caller, name).await?;
         let actor = self.administrator(caller);
         self.store.delete_user(name, &actor).await?.ok_or(Error::NotFound(USER))
-    }
-
-    /// Whether an administrator acts as one is decided only by a token that may do
-    /// everything.
-    async fn check_may_unmake(&self, caller: &Caller, name: &UserRef) -> Result<(), Error> {
-        if caller.is(name) || check_may_appoint(caller, true).is_ok() {
-            return Ok(());
-        }
-        let user = self.store.user(name).await?;
-        check_may_appoint(caller, user.is_some_and(|user| user.is_admin))
     }
 
     fn upsert(&self, UpsertUser { external_id, changes }: UpsertUser) -> UserUpsert {

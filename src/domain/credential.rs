@@ -33,7 +33,7 @@ pub struct Credential {
     pub updated_at: Timestamp,
     /// The first instant at which it is no longer active; `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked, if it was by itself.
+    /// When it was revoked, if it was by itself, or that it was with others is noted.
     pub revoked_at: Option<Timestamp>,
     /// Whether it was revoked with others since it was made: all of its user,
     /// workspace, organization or store, or those of a member who left.

@@ -175,6 +175,7 @@ fn refused(refusal: Refusal) -> Status {
         }
         Refusal::TokenRevoked => (FailedPrecondition, "TOKEN_REVOKED", "the token is revoked"),
         Refusal::CallerRevoked => return caller_refused(),
+        Refusal::CallerScope => return Error::Denied(Denied::Scope).into(),
         Refusal::CallerRole => return Error::Denied(Denied::Role).into(),
         Refusal::QuotaReached => {
             (ResourceExhausted, "TOKEN_QUOTA", "the user has as many tokens as it may: revoke some")

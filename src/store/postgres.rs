@@ -43,7 +43,7 @@ const LOCK_WORKSPACE: &str = "SELECT w.organization_id, m.id AS membership_id, m
     WHERE w.id = $1 FOR SHARE OF w";
 // What a caller's right rests on stays so until the commit.
 const KEEP_ADMINISTRATOR: &str = "SELECT id FROM users \
-    WHERE id = $1 AND is_admin AND is_active AND deleted_at IS NULL FOR NO KEY UPDATE";
+    WHERE id = $1 AND is_admin AND is_active AND deleted_at IS NULL FOR SHARE";
 const KEEP_MANAGER: &str = "SELECT id FROM memberships WHERE user_id = $1 \
     AND (organization_id = $2 OR workspace_id = $3) AND role IN ('owner', 'admin') FOR SHARE";
 const TRY_LOCK_PURGE: &str = "SELECT pg_try_advisory_xact_lock(7309940818219330562)";

@@ -6,11 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use token_authority::{
     proto::v1::{
         CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse, CreateUserRequest,
-        ListMembershipsRequest, ListOrganizationsRequest, ListPersonalAccessTokensRequest,
-        ListWorkspacesRequest, PersonalAccessToken, Reason, RevokePersonalAccessTokenRequest,
-        RotatePersonalAccessTokenRequest, UpdateUserRequest, VerifyRequest,
-        WorkspaceCreatePatRequest, WorkspaceCreatePatResponse, WorkspaceListPatsRequest,
-        WorkspaceRevokePatRequest, create_personal_access_token_request::Expiry,
+        DeleteUserRequest, ListMembershipsRequest, ListOrganizationsRequest,
+        ListPersonalAccessTokensRequest, ListWorkspacesRequest, PersonalAccessToken, Reason,
+        RevokePersonalAccessTokenRequest, RotatePersonalAccessTokenRequest, UpdateUserRequest,
+        UpsertUsersRequest, UserUpsert, VerifyRequest, WorkspaceCreatePatRequest,
+        WorkspaceCreatePatResponse, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
+        create_personal_access_token_request::Expiry,
     },
     rights,
 };
@@ -37,6 +38,7 @@ on_both_stores![
     issuer_gives_catalogue_scopes_to_others_who_are_no_administrators,
     administrators_alone_give_the_scopes_to_verify_to_issue_and_to_do_everything,
     only_a_token_that_may_do_everything_appoints_administrators,
+    only_a_token_that_may_do_everything_ends_another_administrator,
     bound_verifier_learns_of_its_workspace_alone,
     bound_verifier_given_by_a_workspace_admin_verifies_its_workspaces_tokens_alone,
     who_manages_no_workspace_gives_no_token_to_verify_or_to_issue,
@@ -616,6 +618,44 @@ async fn only_a_token_that_may_do_everything_appoints_administrators(engine: Eng
         let answer = directory.update_user(update_user(&user.id, Some(is_admin))).await.unwrap();
         assert_eq!(answer.into_inner().user.unwrap().is_admin, is_admin);
     }
+}
+
+async fn only_a_token_that_may_do_everything_ends_another_administrator(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let [boss, other] = [server.administrator("boss").await, server.administrator("other").await];
+    let user = server.user("alice").await;
+    let external_id = Some("idp|other".to_owned());
+    let name = UpdateUserRequest { user: other.id.clone(), external_id, ..Default::default() };
+    server.directory(&server.admin).update_user(name).await.unwrap();
+    let clerk = server.text_of(&boss.id, &["write:directory"]).await;
+    let mut directory = server.directory(&clerk);
+    let update = |user: &str, is_active| UpdateUserRequest {
+        user: user.to_owned(),
+        is_active: Some(is_active),
+        ..Default::default()
+    };
+    let upsert = |is_active| UpsertUsersRequest {
+        users: vec![UserUpsert {
+            external_id: "idp|other".to_owned(),
+            is_active: Some(is_active),
+            ..Default::default()
+        }],
+    };
+    let kept = server.kept().await;
+    let denied = (Code::PermissionDenied, "CALLER_SCOPE".to_owned());
+    assert_eq!(refused(directory.update_user(update(&other.id, false)).await), denied);
+    assert_eq!(refused(directory.upsert_users(upsert(false)).await), denied);
+    let delete = |user: &str| DeleteUserRequest { user: user.to_owned() };
+    assert_eq!(refused(directory.delete_user(delete(&other.id)).await), denied);
+    // What is so already is not changed.
+    directory.upsert_users(upsert(true)).await.unwrap();
+    directory.update_user(update(&other.id, true)).await.unwrap();
+    assert_eq!(server.kept().await, kept);
+    directory.update_user(update(&user.id, false)).await.unwrap();
+    directory.delete_user(delete(&user.id)).await.unwrap();
+    // Itself it may.
+    directory.delete_user(delete(&boss.id)).await.unwrap();
+    server.directory(&server.admin).delete_user(delete(&other.id)).await.unwrap();
 }
 
 async fn bound_verifier_learns_of_its_workspace_alone(engine: Engine) {

@@ -32,6 +32,8 @@ on_both_stores![
     dead_tokens_are_not_rotated,
     nobody_rotates_what_can_do_more_than_his_own_token,
     issuer_rotates_what_he_could_have_issued,
+    what_only_counts_by_its_name_is_not_in_a_token_that_may_do_everything,
+    repeat_of_a_creation_does_not_lift_the_end_that_a_rotation_set,
     wrong_overlap_is_refused,
 ];
 
@@ -473,6 +475,39 @@ async fn issuer_rotates_what_he_could_have_issued(engine: Engine) {
     assert_eq!(exceeded(rotate(id_of(&control)).await), "scopes");
     let administrators = server.token_of(&issuing.id, &["read:notes"]).await;
     assert_eq!(refused(rotate(id_of(&administrators)).await), (Code::NotFound, String::new()));
+}
+
+async fn what_only_counts_by_its_name_is_not_in_a_token_that_may_do_everything(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let user = server.user("alice").await;
+    let everything = server.text_of(&user.id, &["admin:all"]).await;
+    for scope in ["verify:tokens", "issue:tokens"] {
+        let id = id_of(&server.token_of(&user.id, &[scope]).await);
+        let rotated = server.tokens(&everything).rotate_personal_access_token(by_id(&id)).await;
+        assert_eq!(exceeded(rotated), "scopes", "{scope}");
+    }
+    let verifier = server.token_of(&user.id, &["verify:tokens", "write:tokens"]).await;
+    let other = id_of(&server.token_of(&user.id, &["verify:tokens"]).await);
+    server.rotate(&verifier.token, &other).await;
+}
+
+async fn repeat_of_a_creation_does_not_lift_the_end_that_a_rotation_set(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let request = CreatePersonalAccessTokenRequest {
+        name: "repeated".to_owned(),
+        request_id: Some("0198c0de-0000-7000-8000-000000000001".to_owned()),
+        ..Default::default()
+    };
+    let mut admin = server.tokens(&server.admin);
+    let created = admin.create_personal_access_token(request.clone()).await.unwrap().into_inner();
+    let rotation =
+        RotatePersonalAccessTokenRequest { overlap: seconds(60), ..by_id(&id_of(&created)) };
+    let rotated = server.try_rotate(&server.admin, rotation).await.unwrap();
+    let again = admin.create_personal_access_token(request).await.unwrap().into_inner();
+    assert!(again.already_used && again.token.is_empty());
+    server.clock.advance(Duration::from_secs(60));
+    assert_eq!(server.verify(&created.token).await.reason(), Reason::Expired);
+    assert!(server.is_active(&rotated.token).await);
 }
 
 async fn wrong_overlap_is_refused(engine: Engine) {

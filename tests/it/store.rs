@@ -177,6 +177,7 @@ impl TestStore {
             request_id: Some("call-1".to_owned()),
             at: at(0),
             basis: Basis::Own,
+            appoints: true,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::support::{
 };
 
 on_both_stores![
+    own_id_tells_a_stranger_of_no_workspace,
     each_role_makes_the_tokens_that_it_may,
     each_role_sees_the_tokens_that_it_may,
     each_role_changes_and_ends_the_tokens_that_it_may,
@@ -1401,4 +1402,19 @@ async fn quota_counts_the_tokens_that_are_alive(engine: Engine) {
         directory.update_workspace(request).await.unwrap();
     }
     assert_told(create().await, full, "revived");
+}
+
+async fn own_id_tells_a_stranger_of_no_workspace(engine: Engine) {
+    let world = World::new(engine).await;
+    let own = world.server.verification(&world.stranger.token).who_am_i(WhoAmIRequest {}).await;
+    let id = own.unwrap().into_inner().token_id;
+    for workspace in [world.web.clone(), UUID.to_owned(), "nowhere".to_owned()] {
+        let request = WorkspaceRevokePatRequest {
+            org: world.acme.clone(),
+            workspace,
+            id: id.clone(),
+            include_descendants: false,
+        };
+        assert_told(world.revoke(&world.stranger.token, request).await, DENIED, "stranger");
+    }
 }

@@ -27,6 +27,7 @@ struct Texts {
     by_external_id: &'static str,
     by_slug: &'static str,
     list: &'static str,
+    list_of_organization: &'static str,
     list_of_viewer: &'static str,
     insert: &'static str,
     update: &'static str,
@@ -52,6 +53,10 @@ macro_rules! texts {
                 texts!(@named $table, $part_of, $organization, "c.external_id = $3", $seen),
             by_slug: texts!(@named $table, $part_of, $organization, $by_slug, $seen),
             list: texts!(@list $table, $part_of, $organization, "CAST($1 AS TEXT) IS NULL"),
+            list_of_organization: texts!(
+                @list $table, $part_of, $organization,
+                "CAST($1 AS TEXT) IS NULL AND ", $organization, " = $4"
+            ),
             list_of_viewer: texts!(
                 @list $table, $part_of, $organization,
                 "c.id IN (", $seen, ")"
@@ -217,7 +222,11 @@ pub(super) async fn list(
 ) -> Result<Vec<Container>, StoreError> {
     let (user, within) = seen_by(viewer, filter.kind);
     let texts = texts(filter.kind);
-    let statement = if user.is_some() { texts.list_of_viewer } else { texts.list };
+    let statement = match (user, &filter.organization_id) {
+        (Some(_), _) => texts.list_of_viewer,
+        (None, Some(_)) => texts.list_of_organization,
+        (None, None) => texts.list,
+    };
     sqlx::query_as::<Db, ContainerRow>(statement)
         .bind(user)
         .bind(within)
@@ -283,11 +292,13 @@ impl Step for Update<'_> {
     type Output = Option<Container>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<Container>>, StoreError> {
-        let Some(named) = container(tx, self.name, &Viewer::Administrator).await? else {
+        let Some(before) = container(tx, self.name, &Viewer::Administrator).await? else {
             return Ok(Done::nothing(None));
         };
-        let Some(changed) = update(tx, &named, self.changes, self.at).await? else {
-            return Ok(Done::nothing(container(tx, &by_id(&named), &Viewer::Administrator).await?));
+        let Some(changed) = update(tx, &before, self.changes, self.at).await? else {
+            let id = ContainerRef::Id(before.id);
+            let kind = self.name.kind();
+            return Ok(Done::nothing(named(tx, kind, &id, None, &Viewer::Administrator).await?));
         };
         let audit = Audit {
             action: texts(changed.kind()).updated,
@@ -381,7 +392,8 @@ impl Upsert<'_> {
             return Ok((changed, Upserted::Changed));
         }
         // As it is now: another may have made it so since.
-        let found = container(tx, &by_id(&found), &Viewer::Administrator).await?;
+        let id = ContainerRef::Id(found.id);
+        let found = named(tx, self.kind, &id, None, &Viewer::Administrator).await?;
         let found = found.ok_or_else(|| StoreError::Failed("a container is gone".into()))?;
         Ok((found, Upserted::Nothing))
     }
@@ -473,14 +485,6 @@ pub(super) async fn check_there(
             ContainerKind::Organization => Refusal::NoOrganization,
             ContainerKind::Workspace => Refusal::NoWorkspace,
         })),
-    }
-}
-
-fn by_id(container: &Container) -> ContainerName {
-    let id = ContainerRef::Id(container.id.clone());
-    match container.kind() {
-        ContainerKind::Organization => ContainerName::Organization(id),
-        ContainerKind::Workspace => ContainerName::Workspace { workspace: id, organization: None },
     }
 }
 

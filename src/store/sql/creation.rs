@@ -102,6 +102,10 @@ impl Insert<'_> {
         let id = earlier.credential_id.as_str();
         let kept = self.kept(tx, id).await?;
         let dead = kept.credential.status(self.actor.at) == Status::Revoked;
+        if !dead {
+            let (is_admin, _) = lock_owner(tx, &kept.credential.user_id).await?;
+            self.check_spared(is_admin)?;
+        }
         if dead || !repeats::replace(tx, repeat, &earlier, &self.new.secret, self.actor).await? {
             return Ok(Done::nothing(Inserted { kept, already_used: true }));
         }
@@ -135,9 +139,7 @@ impl Insert<'_> {
             None => None,
             Some(id) => Some(lock_workspace(tx, id, &owner).await?),
         };
-        if is_admin && self.new.spares_administrators {
-            return Err(StoreError::Refused(Refusal::OwnerIsAdministrator));
-        }
+        self.check_spared(is_admin)?;
         self.check_caller(tx).await?;
         let held: i64 = sqlx::query_scalar(concat!(
             "SELECT count(*) FROM credentials c CROSS JOIN store t \
@@ -162,6 +164,13 @@ impl Insert<'_> {
             .fetch_one(&mut **tx)
             .await?;
         Ok(Birth { owner, store_epoch, user_epoch, workspace })
+    }
+
+    fn check_spared(&self, is_admin: bool) -> Result<(), StoreError> {
+        if is_admin && self.new.spares_administrators {
+            return Err(StoreError::Refused(Refusal::OwnerIsAdministrator));
+        }
+        Ok(())
     }
 
     /// A credential that was revoked since its holder called makes no other.

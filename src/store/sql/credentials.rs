@@ -331,6 +331,11 @@ impl Step for Settle<'_> {
     type Output = Option<CredentialId>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<CredentialId>>, StoreError> {
+        let is_alone: bool =
+            sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?;
+        if !is_alone {
+            return Ok(Done::nothing(self.after.cloned()));
+        }
         let after = self.after.map_or("", |id| id.0.as_str());
         let last: Option<String> = sqlx::query_scalar(
             "SELECT id FROM credentials WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2",
@@ -344,7 +349,7 @@ impl Step for Settle<'_> {
              SELECT c.id FROM credentials c CROSS JOIN store t JOIN users u ON u.id = c.user_id \
              LEFT JOIN workspaces w ON w.id = c.workspace_id \
              LEFT JOIN organizations o ON o.id = c.organization_id \
-             WHERE t.id = 1 AND c.id > $1 AND (CAST($2 AS TEXT) IS NULL OR c.id <= $2) \
+             WHERE t.id = 1 AND c.id > $1 AND c.id <= coalesce($2, '~') \
              AND c.revoked_at IS NULL AND ",
             ended!(),
             " ORDER BY c.id LIMIT $4) RETURNING id"
@@ -356,7 +361,8 @@ impl Step for Settle<'_> {
         .fetch_all(&mut **tx)
         .await?;
         let is_full = i64::try_from(settled.len()).is_ok_and(|count| count >= MAX_ROWS);
-        let next = if is_full { self.after.cloned() } else { last.map(CredentialId) };
+        // A full one may have left some behind, so it is looked at again.
+        let next = if is_full { Some(after.to_owned()) } else { last }.map(CredentialId);
         let audit = (!settled.is_empty()).then(|| Audit {
             action: "credential.settle",
             targets: settled.clone(),

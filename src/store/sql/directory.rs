@@ -152,6 +152,7 @@ impl Step for UpdateUser<'_> {
         if !differs(&named, self.changes) {
             return Ok(Done::nothing(Some(named)));
         }
+        check_may_unmake(&named, self.changes.is_active, self.actor)?;
         let changed = update(tx, &named.id, self.changes, self.actor.at).await?;
         if steps_down {
             check_administrators(tx).await?;
@@ -232,6 +233,7 @@ impl UpsertUsers<'_> {
         if !differs(&user, &upsert.changes) {
             return Ok((user, Upserted::Nothing));
         }
+        check_may_unmake(&user, upsert.changes.is_active, self.actor)?;
         let changed = update(tx, &user.id, &upsert.changes, self.actor.at).await?;
         Ok((changed, Upserted::Changed))
     }
@@ -263,6 +265,7 @@ impl Step for DeleteUser<'_> {
         if named.deleted_at.is_some() {
             return Ok(Done::nothing(Some(named)));
         }
+        check_may_unmake(&named, Some(!named.is_active), self.actor)?;
         mutation::check_standing_before(tx, self.actor).await?;
         sqlx::query("DELETE FROM memberships WHERE user_id = $1")
             .bind(named.id.as_str())
@@ -308,6 +311,13 @@ pub(super) async fn lock(tx: &mut Tx, id: &UserId, actor: &Actor) -> Result<bool
 async fn lock_administrators(tx: &mut Tx) -> Result<(), StoreError> {
     sqlx::query(super::super::LOCK_ADMINISTRATORS).execute(&mut **tx).await?;
     Ok(())
+}
+
+/// Another administrator is made to act or not only by who decides who is one.
+fn check_may_unmake(user: &User, is_active: Option<bool>, actor: &Actor) -> Result<(), StoreError> {
+    let changes = is_active.is_some_and(|is_active| is_active != user.is_active);
+    let may = actor.appoints || !user.is_admin || user.id == actor.user_id;
+    if changes && !may { Err(StoreError::Refused(Refusal::CallerScope)) } else { Ok(()) }
 }
 
 fn steps_down(changes: &UserChanges) -> bool {

@@ -183,7 +183,10 @@ impl Step for Change<'_> {
 
 impl Change<'_> {
     async fn lock_users(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let puts = self.changes.puts.iter().enumerate().map(|(at, put)| (&put.user, Some(at)));
+        // Where there is an only one, the puts are of that user, and name none.
+        let one_of_many = self.changes.only.is_none();
+        let puts = self.changes.puts.iter().enumerate();
+        let puts = puts.map(|(at, put)| (&put.user, one_of_many.then_some(at)));
         let only = self.changes.only.iter().map(|only| (&only.user, None));
         let mut users: Vec<_> = puts.chain(only).collect();
         users.sort_by_key(|(user, _)| user.as_str());

@@ -211,43 +211,50 @@ impl Step for NoteReuse<'_> {
     type Output = bool;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<bool>, StoreError> {
-        let credential_id: Option<String> = sqlx::query_scalar(
-            "SELECT s.credential_id FROM secrets s JOIN credentials c ON c.id = s.credential_id \
-             WHERE s.id = $1 AND s.state = 'superseded' \
-             AND (s.reused_at IS NULL OR ($2 AND c.revoked_at IS NULL))",
+        let credential_id: Option<String> =
+            sqlx::query_scalar("SELECT credential_id FROM secrets WHERE id = $1")
+                .bind(self.secret_id)
+                .fetch_optional(&mut **tx)
+                .await?;
+        let Some(credential_id) = credential_id else { return Ok(Done::nothing(false)) };
+        // The successor was proved, but its promotion may not be written yet.
+        let promoted = promote(tx, &credential_id, self.at).await?;
+        let revoked = self.revoke && self.end(tx, &credential_id).await?;
+        let noted = sqlx::query(
+            "UPDATE secrets SET reused_at = $2 \
+             WHERE id = $1 AND state = 'superseded' AND reused_at IS NULL",
         )
         .bind(self.secret_id)
-        .bind(self.revoke)
-        .fetch_optional(&mut **tx)
+        .bind(self.at.as_micros())
+        .execute(&mut **tx)
+        .await?
+        .rows_affected()
+            == 1;
+        let audit = (promoted || revoked || noted).then(|| Audit {
+            action: "credential.secret_reused",
+            targets: vec![credential_id.clone()],
+            details: json!({ "secret_id": self.secret_id, "revoked": revoked }),
+        });
+        let changes_answers = promoted || revoked;
+        let touched = changes_answers.then_some(Touched::Credential(credential_id));
+        Ok(Done { value: noted || revoked, touched: touched.into_iter().collect(), audit })
+    }
+}
+
+impl NoteReuse<'_> {
+    /// Ends the credential whose superseded secret was shown; `false` if it was ended
+    /// before, or the secret is not superseded.
+    async fn end(&self, tx: &mut Tx, credential_id: &str) -> Result<bool, StoreError> {
+        let revoked = sqlx::query(
+            "UPDATE credentials SET revoked_at = $2, updated_at = $2 \
+             WHERE id = $1 AND revoked_at IS NULL \
+             AND EXISTS (SELECT 1 FROM secrets WHERE id = $3 AND state = 'superseded')",
+        )
+        .bind(credential_id)
+        .bind(self.at.as_micros())
+        .bind(self.secret_id)
+        .execute(&mut **tx)
         .await?;
-        let Some(credential_id) = credential_id else { return Ok(Done::nothing(false)) };
-        let mut touched = Vec::new();
-        if self.revoke {
-            let revoked = sqlx::query(
-                "UPDATE credentials SET revoked_at = $2, updated_at = $2 \
-                 WHERE id = $1 AND revoked_at IS NULL",
-            )
-            .bind(&credential_id)
-            .bind(self.at.as_micros())
-            .execute(&mut **tx)
-            .await?;
-            if revoked.rows_affected() == 1 {
-                touched.push(Touched::Credential(credential_id.clone()));
-            }
-        }
-        let noted =
-            sqlx::query("UPDATE secrets SET reused_at = $2 WHERE id = $1 AND reused_at IS NULL")
-                .bind(self.secret_id)
-                .bind(self.at.as_micros())
-                .execute(&mut **tx)
-                .await?;
-        if noted.rows_affected() == 0 && touched.is_empty() {
-            // Somebody else did all of it while this waited.
-            return Ok(Done::nothing(false));
-        }
-        let details = json!({ "secret_id": self.secret_id, "revoked": !touched.is_empty() });
-        let audit =
-            Audit { action: "credential.secret_reused", targets: vec![credential_id], details };
-        Ok(Done { value: true, touched, audit: Some(audit) })
+        Ok(revoked.rows_affected() == 1)
     }
 }

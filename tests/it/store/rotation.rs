@@ -21,6 +21,7 @@ on_both_stores![
     rotation_that_a_revocation_overtakes_is_refused,
     reuse_of_a_superseded_secret_is_noted_once,
     reuse_revokes_where_it_is_to,
+    reuse_before_the_promotion_is_written_writes_both,
     superseded_secrets_are_purged_in_time,
     what_is_beyond_reach_is_not_there,
     what_ended_with_others_is_neither_listed_nor_counted,
@@ -318,6 +319,21 @@ async fn reuse_revokes_where_it_is_to(engine: Engine) {
     let found = store.found(&rotation.secret.digest).await.unwrap();
     assert_eq!(found.credential.revoked_at, Some(at(7)));
     assert_eq!(store.touched().await.last(), Some(&touches(&new.id)));
+}
+
+async fn reuse_before_the_promotion_is_written_writes_both(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let new = new_token(&store.administrator.id);
+    store.keep(&new).await;
+    let rotation = rotation();
+    store.rotate(&new.id, &rotation).await;
+    store.proved(&rotation.secret).await;
+    // It is over with the first proof of its successor, whatever is written.
+    assert_eq!(store.state(&new.secret).await, Some(SecretState::Superseded));
+    assert!(store.note_reuse(&new.secret.id, false, &service()).await.unwrap());
+    assert_eq!(store.state(&rotation.secret).await, Some(SecretState::Current));
+    assert_eq!(store.touched().await.len(), 2);
+    assert!(!store.promote_secret(&rotation.secret.id, &service()).await.unwrap());
 }
 
 async fn superseded_secrets_are_purged_in_time(engine: Engine) {

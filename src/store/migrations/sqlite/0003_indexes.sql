@@ -6,3 +6,5 @@ CREATE INDEX users_administrators ON users (id) WHERE is_admin AND is_active AND
 CREATE INDEX organizations_newest ON organizations (created_at, id);
 CREATE INDEX workspaces_newest ON workspaces (created_at, id);
 CREATE INDEX memberships_newest ON memberships (created_at, id);
+CREATE INDEX credentials_quota ON credentials (user_id, kind, coalesce(workspace_id, '')) WHERE revoked_at IS NULL;
+CREATE INDEX workspaces_of_organization ON workspaces (organization_id, created_at, id);

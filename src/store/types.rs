@@ -1,0 +1,492 @@
+//! What goes into the store and comes out of it.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::domain::{
+    ClusterId, ContainerKind, Credential, CredentialId, Description, Detail, Digest, DisplayName,
+    ExternalId, Found, Handle, Kind, PepperId, RequestId, Revision, Role, Secret, Slug, Timestamp,
+    TokenName, UserId, UserKind,
+};
+
+/// What the first start fixes for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The five characters that begin every id.
+    pub cluster_id: ClusterId,
+    /// The pepper that new secrets are digested with.
+    pub current_pepper: PepperId,
+}
+
+/// What a look for a secret found, all of one instant.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// The credential that it proves, if one does.
+    pub found: Option<Found>,
+    /// Whether, if none does, there is a secret that only its record could prove.
+    pub has_unloaded: bool,
+    /// The newest revision.
+    pub head: Revision,
+    /// The pepper under which secrets are digested now.
+    pub current_pepper: PepperId,
+}
+
+/// What the first start makes.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// The store's identity.
+    pub identity: Identity,
+    /// The first administrator.
+    pub administrator: NewUser,
+    /// Its credential.
+    pub credential: NewCredential,
+}
+
+/// The workspaces of which a verification asks whether the owner is a member.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Workspaces<'a> {
+    /// The one that the question names.
+    pub required: Option<&'a str>,
+    /// The one that the asker is bound to.
+    pub askers: Option<&'a str>,
+}
+
+/// Secrets that no digest finds: those that begin like this and are digested under
+/// none of these peppers, of which there are at most four.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unloaded<'a> {
+    /// The prefix and first digits.
+    pub shown: &'a str,
+    /// The peppers that are loaded.
+    pub loaded: &'a [PepperId],
+}
+
+impl Unloaded<'_> {
+    /// One of the loaded peppers; where there are fewer, a name that no pepper has.
+    pub(super) fn loaded_or_none(&self, at: usize) -> &str {
+        self.loaded.get(at).map_or("", PepperId::as_str)
+    }
+}
+
+/// Why another pepper becomes the current one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promotion {
+    /// The one before is to be replaced.
+    Rotation,
+    /// This one is lost: nothing is changed if another is current by now.
+    Loss(PepperId),
+}
+
+/// Who makes a change, when, and from where: what the audit row says.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// As whom.
+    pub user_id: UserId,
+    /// By which credential; `None`: none, the service itself.
+    pub token_id: Option<CredentialId>,
+    /// By which of its secrets.
+    pub secret_id: Option<String>,
+    /// From where.
+    pub ip: Option<IpAddr>,
+    /// The name of the call in the logs.
+    pub request_id: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// By what right, which it must still have when the change is committed.
+    pub basis: Basis,
+    /// Whether it may decide who acts as an administrator.
+    pub appoints: bool,
+}
+
+/// By what right a caller makes a change, beside its credential and its user
+/// being good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Basis {
+    /// It is about what is its own.
+    Own,
+    /// As an administrator.
+    Administrator,
+    /// As whoever runs the service, at the store itself.
+    BreakGlass,
+    /// As an administrator, or an owner or admin of each of these.
+    Manager(Vec<Managed>),
+}
+
+/// What somebody manages as its owner or admin, or as one of its organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Managed {
+    /// The organization.
+    pub organization_id: String,
+    /// A workspace in it, if it is about one whose own owners and admins may too.
+    pub workspace_id: Option<String>,
+}
+
+impl Actor {
+    /// The service itself, as the user `system`.
+    #[must_use]
+    pub fn service(system: UserId, at: Timestamp) -> Self {
+        Self {
+            user_id: system,
+            token_id: None,
+            secret_id: None,
+            ip: None,
+            request_id: None,
+            at,
+            basis: Basis::Own,
+            appoints: true,
+        }
+    }
+}
+
+/// A credential to be kept.
+#[derive(Debug, Clone)]
+pub struct NewCredential {
+    /// Its id.
+    pub id: CredentialId,
+    /// As whom its holder will act.
+    pub user_id: UserId,
+    /// The workspace to bind it to.
+    pub workspace_id: Option<String>,
+    /// What only its kind has.
+    pub detail: Detail,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// Where it may be used from, in CIDR notation.
+    pub allowed_ips: Vec<String>,
+    /// The first instant at which it is no longer active.
+    pub expires_at: Option<Timestamp>,
+    /// Its first proof.
+    pub secret: NewSecret,
+    /// How many credentials of its kind, neither revoked nor expired, its owner
+    /// may then have bound to the same workspace, or to none.
+    pub quota: i64,
+    /// Whether its owner must be no administrator.
+    pub spares_administrators: bool,
+    /// The owner, if it may be made along with it: by its external id, unless
+    /// there is a user of that by now, who then is the owner.
+    pub new_owner: Option<NewUser>,
+}
+
+/// A secret to be kept.
+#[derive(Debug, Clone)]
+pub struct NewSecret {
+    /// The id of its row; one that replaces another brings its own.
+    pub id: String,
+    /// How it is looked up.
+    pub digest: Digest,
+    /// With which pepper the digest was made.
+    pub pepper_id: PepperId,
+    /// The PHC string that proves it when the pepper is lost.
+    pub record: String,
+    /// The prefix and first digits.
+    pub shown: String,
+}
+
+/// What makes a request repeatable.
+#[derive(Debug, Clone)]
+pub struct Repeat {
+    /// The caller's name for the request.
+    pub request_id: RequestId,
+    /// SHA-256 of the request, so that another one under the same name is noticed.
+    pub body_hash: [u8; 32],
+}
+
+/// A new secret for a credential.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// The secret.
+    pub secret: NewSecret,
+    /// How long the one before it stays good, if the new one is not proved earlier.
+    pub overlap: Duration,
+}
+
+/// What became of a new credential or secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inserted {
+    /// As it is kept.
+    pub kept: Kept,
+    /// It was made before and its secret was proved since: the new one is not kept.
+    pub already_used: bool,
+}
+
+/// A credential as it is kept, with what lists show beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The record.
+    pub credential: Credential,
+    /// Its newest secret.
+    pub secret: Secret,
+    /// The end of the secret before it, while that may still be good.
+    pub previous_secret_expires_at: Option<Timestamp>,
+    /// When it was last used, if it was and that was noted.
+    pub last_used_at: Option<Timestamp>,
+    /// From where.
+    pub last_used_ip: Option<String>,
+}
+
+/// One credential, of one kind and within reach.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Its id, as the caller gave it.
+    pub id: &'a str,
+    /// The kind it must be of.
+    pub kind: Kind,
+    /// Which credentials there are for this caller.
+    pub reach: &'a Reach,
+}
+
+/// Which credentials a caller reaches with a call: all that meet every condition.
+/// What is beyond it is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Who must own it; `None`: anybody.
+    pub owner: Option<UserId>,
+    /// The workspace it must be bound to; `None`: whether it is bound or not.
+    pub workspace_id: Option<String>,
+    /// Whether its owner must be no administrator.
+    pub spares_administrators: bool,
+}
+
+/// What to change of a personal access token; `None`: leave it.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialChanges {
+    /// A new name.
+    pub name: Option<TokenName>,
+    /// A new description.
+    pub description: Option<Description>,
+}
+
+/// What became of a revocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// The credential that was named.
+    pub kept: Kept,
+    /// Some of its descendants may still be to be revoked.
+    pub more: bool,
+}
+
+/// The place in a list after which the next page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// When the last row was made.
+    pub created_at: Timestamp,
+    /// Its id, since several may have been made at once.
+    pub id: String,
+}
+
+/// A user to be kept.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Its id.
+    pub id: UserId,
+    /// Its unique short name.
+    pub handle: Handle,
+    /// What it is shown as.
+    pub display_name: Option<DisplayName>,
+    /// A person or a program.
+    pub kind: UserKind,
+    /// Whether it may act for others.
+    pub is_admin: bool,
+    /// Whether its tokens will be accepted.
+    pub is_active: bool,
+    /// Its name in a system around us.
+    pub external_id: Option<ExternalId>,
+}
+
+/// Which users to list; `None`: whatever it is.
+#[derive(Debug, Clone, Default)]
+pub struct UserFilter {
+    /// Only active, or only inactive ones.
+    pub is_active: Option<bool>,
+    /// Only administrators, or only others.
+    pub is_admin: Option<bool>,
+    /// Only people, or only programs.
+    pub kind: Option<UserKind>,
+    /// Deleted ones too.
+    pub with_deleted: bool,
+}
+
+/// What to change of a user; `None`: leave it. The inner `None` clears.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserChanges {
+    /// A new handle.
+    pub handle: Option<Handle>,
+    /// A new display name.
+    pub display_name: Option<Option<DisplayName>>,
+    /// Another kind.
+    pub kind: Option<UserKind>,
+    /// Make it an administrator, or none.
+    pub is_admin: Option<bool>,
+    /// Accept its tokens, or refuse them.
+    pub is_active: Option<bool>,
+    /// Another name in a system around us.
+    pub external_id: Option<Option<ExternalId>>,
+}
+
+/// A user as it shall be; `None`: as it is, or as the caller says if it is new.
+#[derive(Debug, Clone)]
+pub struct UserUpsert {
+    /// The user, if it is new. It has the external id by which it is found, and
+    /// its handle is changed if that is taken and not in `changes`.
+    pub new: NewUser,
+    /// What to change of it, if it is there.
+    pub changes: UserChanges,
+}
+
+/// Who looks at the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Viewer {
+    /// Who sees everything.
+    Administrator,
+    /// Who sees what it belongs to, and what it manages.
+    User {
+        /// The user.
+        id: UserId,
+        /// The workspace and its organization beyond which its token reaches for
+        /// nothing.
+        within: Option<(String, String)>,
+    },
+}
+
+/// A container to be kept.
+#[derive(Debug, Clone)]
+pub struct NewContainer {
+    /// Its id.
+    pub id: String,
+    /// Of a workspace: its organization.
+    pub organization_id: Option<String>,
+    /// Its short name.
+    pub slug: Slug,
+    /// What people call it.
+    pub name: DisplayName,
+    /// Its name in a system around us.
+    pub external_id: Option<ExternalId>,
+    /// Whether tokens bound to it will be accepted.
+    pub is_active: bool,
+}
+
+/// What to change of a container; `None`: leave it. The inner `None` clears.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerChanges {
+    /// A new slug.
+    pub slug: Option<Slug>,
+    /// A new name.
+    pub name: Option<DisplayName>,
+    /// Another name in a system around us.
+    pub external_id: Option<Option<ExternalId>>,
+    /// Accept tokens bound to it, or refuse them.
+    pub is_active: Option<bool>,
+}
+
+/// A container as it shall be; `None`: as it is.
+#[derive(Debug, Clone)]
+pub struct ContainerUpsert {
+    /// By which it is found.
+    pub external_id: ExternalId,
+    /// The id that it gets if it is new.
+    pub new_id: String,
+    /// Its organization, if it is a workspace.
+    pub organization_id: Option<String>,
+    /// Its short name; needed if it is new.
+    pub slug: Option<Slug>,
+    /// What people call it; its slug if it is new.
+    pub name: Option<DisplayName>,
+    /// Whether tokens bound to it are accepted; they are if it is new.
+    pub is_active: Option<bool>,
+}
+
+/// Which containers to list; `None`: whatever it is.
+#[derive(Debug, Clone)]
+pub struct ContainerFilter {
+    /// Of which kind.
+    pub kind: ContainerKind,
+    /// Only active, or only inactive ones.
+    pub is_active: Option<bool>,
+    /// Only workspaces of this organization.
+    pub organization_id: Option<String>,
+}
+
+/// Which memberships to list; `None`: whatever it is.
+#[derive(Debug, Clone, Default)]
+pub struct MembershipFilter {
+    /// Only this user's.
+    pub user: Option<UserId>,
+    /// Only those in this container.
+    pub container: Option<(ContainerKind, String)>,
+}
+
+/// What to do to memberships.
+#[derive(Debug, Clone, Default)]
+pub struct MembershipChanges {
+    /// What they shall be.
+    pub puts: Vec<MembershipPut>,
+    /// Of whom all others shall end.
+    pub only: Option<OnlyMemberships>,
+}
+
+/// A membership as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembershipPut {
+    /// Whose.
+    pub user: UserId,
+    /// In which kind of container.
+    pub kind: ContainerKind,
+    /// In which one.
+    pub container_id: String,
+    /// As what; `None`: it shall end.
+    pub role: Option<Role>,
+    /// Whether it must be there, or must not be there yet.
+    pub expects: Expects,
+}
+
+/// What a change needs to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expects {
+    /// Whatever it is.
+    Either,
+    /// None yet: [`AlreadyExists`](super::StoreError::AlreadyExists) else.
+    None,
+    /// One: [`NoMembership`](super::Refusal::NoMembership) else.
+    One,
+}
+
+/// Of whom all memberships but those that are put shall end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnlyMemberships {
+    /// Whose.
+    pub user: UserId,
+    /// Only those in this organization and its workspaces.
+    pub organization_id: Option<String>,
+}
+
+/// Of what all tokens are to be ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokensOf {
+    /// Of a user.
+    User(UserId),
+    /// Bound to a workspace.
+    Workspace(String),
+    /// Bound to workspaces of an organization.
+    Organization(String),
+    /// All there are.
+    All,
+}
+
+/// A secret that only its record can prove.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its digest, under a pepper that is not loaded.
+    pub digest: Digest,
+    /// Its record.
+    pub record: String,
+}
+
+/// A pepper, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPepper {
+    /// Its id.
+    pub id: PepperId,
+    /// Whether new secrets are digested under it.
+    pub is_current: bool,
+    /// How many secrets are digested under it, counted up to a million.
+    pub secrets: i64,
+}
