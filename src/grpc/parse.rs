@@ -11,6 +11,7 @@ use tonic::Status;
 use super::status;
 use crate::{
     domain::{AllowedIps, Invalid, ScopeSet, Timestamp},
+    proto::v1 as proto,
     rights::Right,
     store::Cursor,
 };
@@ -142,7 +143,7 @@ impl Fields {
     }
 
     /// The size of a page: 0 is the default, and what is too large is the most.
-    pub(super) fn page_size(&mut self, size: i32) -> i64 {
+    fn page_size(&mut self, size: i32) -> i64 {
         match i64::from(size) {
             0 => DEFAULT_PAGE,
             size if size < 0 => {
@@ -153,8 +154,16 @@ impl Fields {
         }
     }
 
+    /// The page that a request asks for.
+    pub(super) fn page(&mut self, right: &Right, request: &impl Paged) -> Page {
+        let mut list = request.clone();
+        let (size, token) = list.take_page();
+        let list = list_of(right, &list);
+        Page { size: self.page_size(size), after: self.cursor(&token, list), list }
+    }
+
     /// Where a page begins, by the token that the page before it ended with.
-    pub(super) fn cursor(&mut self, page_token: &str, request: u32) -> Option<Cursor> {
+    fn cursor(&mut self, page_token: &str, request: u32) -> Option<Cursor> {
         if page_token.is_empty() {
             return None;
         }
@@ -237,35 +246,76 @@ impl Mask {
     }
 }
 
-/// What tells one list's pages from another's: what is called, and the request
-/// without its page.
-pub(super) fn list_of(right: &Right, request: &impl Message) -> u32 {
-    crc32fast::hash(&[right.path.as_bytes(), &request.encode_to_vec()].concat())
+/// A request for a page of a list.
+pub(super) trait Paged: Message + Clone {
+    /// Takes out what is said of the page: its size, and its token.
+    fn take_page(&mut self) -> (i32, String);
 }
 
-/// One page of a list, of whose rows one more than its size was read, and the
-/// token of the next page; empty if there is none.
-pub(super) fn page<T, M: Message>(
-    rows: Vec<T>,
+macro_rules! paged {
+    ($($request:ident),* $(,)?) => {
+        $(impl Paged for proto::$request {
+            fn take_page(&mut self) -> (i32, String) {
+                (std::mem::take(&mut self.page_size), std::mem::take(&mut self.page_token))
+            }
+        })*
+    };
+}
+
+paged![
+    ListPersonalAccessTokensRequest,
+    WorkspaceListPatsRequest,
+    ListUsersRequest,
+    ListOrganizationsRequest,
+    ListWorkspacesRequest,
+    ListMembershipsRequest,
+];
+
+/// The page that a request asks for.
+pub(super) struct Page {
     size: i64,
+    /// The row after which it begins.
+    pub(super) after: Option<Cursor>,
     list: u32,
-    cursor: impl Fn(&T) -> Cursor,
-    message: impl Fn(T) -> M,
-) -> (Vec<M>, String) {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let (mut messages, mut bytes, mut last) = (Vec::new(), 0, None);
-    for row in rows {
-        let place = cursor(&row);
-        let message = message(row);
-        bytes += message.encoded_len();
-        let is_full = messages.len() == size || (bytes > MAX_PAGE_BYTES && !messages.is_empty());
-        if is_full {
-            return (messages, last.map(|last| page_token(&last, list)).unwrap_or_default());
-        }
-        messages.push(message);
-        last = Some(place);
+}
+
+impl Page {
+    /// How many rows to read: one more than its size, which says that another
+    /// follows.
+    pub(super) fn limit(&self) -> i64 {
+        self.size + 1
     }
-    (messages, String::new())
+
+    /// The page of these rows, and the token of the next; empty if there is none.
+    pub(super) fn of<T, M: Message>(
+        &self,
+        rows: Vec<T>,
+        cursor: impl Fn(&T) -> Cursor,
+        message: impl Fn(T) -> M,
+    ) -> (Vec<M>, String) {
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let (mut messages, mut bytes, mut last) = (Vec::new(), 0, None);
+        for row in rows {
+            let place = cursor(&row);
+            let message = message(row);
+            bytes += message.encoded_len();
+            let is_full =
+                messages.len() == size || (bytes > MAX_PAGE_BYTES && !messages.is_empty());
+            if is_full {
+                let next = last.map(|last| page_token(&last, self.list));
+                return (messages, next.unwrap_or_default());
+            }
+            messages.push(message);
+            last = Some(place);
+        }
+        (messages, String::new())
+    }
+}
+
+/// What tells one list's pages from another's: what is called, and the request
+/// without its page.
+fn list_of(right: &Right, request: &impl Message) -> u32 {
+    crc32fast::hash(&[right.path.as_bytes(), &request.encode_to_vec()].concat())
 }
 
 /// The token of the page after the row at `cursor`, for one request.

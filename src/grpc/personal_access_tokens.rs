@@ -5,11 +5,7 @@ use prost_types::FieldMask;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{
-    caller,
-    parse::{Fields, list_of, page},
-    to_timestamp,
-};
+use super::{caller, parse::Fields, to_timestamp};
 use crate::{
     authority::{Authority, Bound, Expiry, Issued, NewToken},
     caller::Caller,
@@ -64,27 +60,18 @@ impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
     ) -> Result<Response<proto::ListPersonalAccessTokensResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(
-            &rights::LIST_PATS,
-            &proto::ListPersonalAccessTokensRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
         let mut fields = Fields::default();
-        let size = fields.page_size(request.page_size);
-        let after = fields.cursor(&request.page_token, list);
+        let page = fields.page(&rights::LIST_PATS, &request);
         let user = fields.parse_if_set("user_id", request.user_id.as_deref());
         fields.check()?;
 
-        let after = after.as_ref();
+        let after = page.after.as_ref();
         let rows = self
             .0
-            .list(&caller, None, user.as_ref(), request.show_revoked, after, size + 1)
+            .list(&caller, None, user.as_ref(), request.show_revoked, after, page.limit())
             .await?;
         let (personal_access_tokens, next_page_token) =
-            page(rows, size, list, cursor, |kept| self.message(kept));
+            page.of(rows, cursor, |kept| self.message(kept));
         Ok(Response::new(proto::ListPersonalAccessTokensResponse {
             personal_access_tokens,
             available_scopes: self.available_scopes(&caller, None).await?,
@@ -212,27 +199,18 @@ impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
     ) -> Result<Response<proto::WorkspaceListPatsResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(
-            &rights::WORKSPACE_LIST_PATS,
-            &proto::WorkspaceListPatsRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
         let mut fields = Fields::default();
-        let size = fields.page_size(request.page_size);
-        let after = fields.cursor(&request.page_token, list);
+        let page = fields.page(&rights::WORKSPACE_LIST_PATS, &request);
         let user = fields.parse_if_set("user_id", request.user_id.as_deref());
         let name = Some(workspace_name(&mut fields, &request.org, &request.workspace)?);
 
-        let (name, after) = (name.as_ref(), after.as_ref());
+        let (name, after) = (name.as_ref(), page.after.as_ref());
         let rows = self
             .0
-            .list(&caller, name, user.as_ref(), request.show_revoked, after, size + 1)
+            .list(&caller, name, user.as_ref(), request.show_revoked, after, page.limit())
             .await?;
         let (personal_access_tokens, next_page_token) =
-            page(rows, size, list, cursor, |kept| self.message(kept));
+            page.of(rows, cursor, |kept| self.message(kept));
         Ok(Response::new(proto::WorkspaceListPatsResponse {
             personal_access_tokens,
             available_scopes: self.available_scopes(&caller, name).await?,

@@ -123,7 +123,7 @@ async fn commands_of_the_readme_at_the_store_say_what_it_says() {
         // To make a token it takes the pepper that is current by then.
         let commands = step
             .commands
-            .replace("admin-token --pepper-file pepper ", "admin-token --pepper-file pepper-2 ");
+            .replace("admin-token --pepper-file pepper\n", "admin-token --pepper-file pepper-2\n");
         check(step, &play(&commands).await);
     }
     server.stop().await;

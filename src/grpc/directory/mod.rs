@@ -7,10 +7,7 @@ mod users;
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    caller,
-    parse::{Fields, list_of, page},
-};
+use super::{caller, parse::Fields};
 use crate::{
     directory::{Directory, Tokens},
     domain::{Container, ContainerKind, Membership, User},
@@ -57,13 +54,8 @@ impl proto::directory_server::Directory for Service {
     ) -> Result<Response<proto::ListUsersResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(
-            &rights::LIST_USERS,
-            &proto::ListUsersRequest { page_size: 0, page_token: String::new(), ..request.clone() },
-        );
         let mut fields = Fields::default();
-        let size = fields.page_size(request.page_size);
-        let after = fields.cursor(&request.page_token, list);
+        let page = fields.page(&rights::LIST_USERS, &request);
         let filter = UserFilter {
             is_active: request.is_active,
             is_admin: request.is_admin,
@@ -72,9 +64,9 @@ impl proto::directory_server::Directory for Service {
         };
         fields.check()?;
 
-        let rows = self.0.list_users(&caller, &filter, after.as_ref(), size + 1).await?;
+        let rows = self.0.list_users(&caller, &filter, page.after.as_ref(), page.limit()).await?;
         let cursor = |user: &User| Cursor { created_at: user.created_at, id: user.id.to_string() };
-        let (users, next_page_token) = page(rows, size, list, cursor, user);
+        let (users, next_page_token) = page.of(rows, cursor, user);
         Ok(Response::new(proto::ListUsersResponse { users, next_page_token }))
     }
 
@@ -152,24 +144,17 @@ impl proto::directory_server::Directory for Service {
     ) -> Result<Response<proto::ListOrganizationsResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(
-            &rights::LIST_ORGANIZATIONS,
-            &proto::ListOrganizationsRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
         let mut fields = Fields::default();
-        let size = fields.page_size(request.page_size);
-        let after = fields.cursor(&request.page_token, list);
+        let page = fields.page(&rights::LIST_ORGANIZATIONS, &request);
         fields.check()?;
 
         let kind = ContainerKind::Organization;
-        let after = after.as_ref();
-        let rows =
-            self.0.list_containers(&caller, kind, None, request.is_active, after, size + 1).await?;
-        let (organizations, next_page_token) = page(rows, size, list, place, organization);
+        let after = page.after.as_ref();
+        let rows = self
+            .0
+            .list_containers(&caller, kind, None, request.is_active, after, page.limit())
+            .await?;
+        let (organizations, next_page_token) = page.of(rows, place, organization);
         Ok(Response::new(proto::ListOrganizationsResponse { organizations, next_page_token }))
     }
 
@@ -233,25 +218,18 @@ impl proto::directory_server::Directory for Service {
     ) -> Result<Response<proto::ListWorkspacesResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(
-            &rights::LIST_WORKSPACES,
-            &proto::ListWorkspacesRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
         let mut fields = Fields::default();
-        let size = fields.page_size(request.page_size);
-        let after = fields.cursor(&request.page_token, list);
+        let page = fields.page(&rights::LIST_WORKSPACES, &request);
         let of = fields.parse_if_set("organization", request.organization.as_deref());
         fields.check()?;
 
         let kind = ContainerKind::Workspace;
-        let after = after.as_ref();
-        let rows =
-            self.0.list_containers(&caller, kind, of, request.is_active, after, size + 1).await?;
-        let (workspaces, next_page_token) = page(rows, size, list, place, workspace);
+        let after = page.after.as_ref();
+        let rows = self
+            .0
+            .list_containers(&caller, kind, of, request.is_active, after, page.limit())
+            .await?;
+        let (workspaces, next_page_token) = page.of(rows, place, workspace);
         Ok(Response::new(proto::ListWorkspacesResponse { workspaces, next_page_token }))
     }
 
@@ -318,17 +296,8 @@ impl proto::directory_server::Directory for Service {
     ) -> Result<Response<proto::ListMembershipsResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let list = list_of(
-            &rights::LIST_MEMBERSHIPS,
-            &proto::ListMembershipsRequest {
-                page_size: 0,
-                page_token: String::new(),
-                ..request.clone()
-            },
-        );
         let mut fields = Fields::default();
-        let size = fields.page_size(request.page_size);
-        let after = fields.cursor(&request.page_token, list);
+        let page = fields.page(&rights::LIST_MEMBERSHIPS, &request);
         let user = fields.parse_if_set("user", request.user.as_deref());
         let container =
             request.container.and_then(|container| memberships::container(&mut fields, container));
@@ -336,10 +305,16 @@ impl proto::directory_server::Directory for Service {
 
         let rows = self
             .0
-            .list_memberships(&caller, user.as_ref(), container.as_ref(), after.as_ref(), size + 1)
+            .list_memberships(
+                &caller,
+                user.as_ref(),
+                container.as_ref(),
+                page.after.as_ref(),
+                page.limit(),
+            )
             .await?;
         let cursor = |it: &Membership| Cursor { created_at: it.created_at, id: it.id.clone() };
-        let (memberships, next_page_token) = page(rows, size, list, cursor, membership);
+        let (memberships, next_page_token) = page.of(rows, cursor, membership);
         Ok(Response::new(proto::ListMembershipsResponse { memberships, next_page_token }))
     }
 
