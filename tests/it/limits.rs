@@ -89,10 +89,13 @@ async fn streams_over_the_limit_of_a_connection_wait_or_are_refused() {
     let other = Client::connect(server.address, &server.admin).await;
     other.who_am_i().await.unwrap();
 
-    // One that does not is told that the third was not begun (REFUSED_STREAM).
+    // One that does not is told that the third was not begun (REFUSED_STREAM), while the
+    // first two wait for their messages.
     let mut raw = RawHttp2::open(server.address).await;
+    let bearer = format!("Bearer {}", server.admin);
     for stream in [1, 3, 5] {
-        raw.request(stream, "/token_authority.v1.Verification/WhoAmI", &[], None).await;
+        let path = "/token_authority.v1.Verification/WhoAmI";
+        raw.request(stream, path, &[("authorization", &bearer)], None).await;
     }
     assert_eq!(raw.end(5).await, End::Reset(7));
     assert_eq!(server.place.number(WAITING).await, 2);
