@@ -44,8 +44,8 @@ impl Authority {
         Ok(if own || issues { self.grantable(caller, standing, own, issues) } else { Vec::new() })
     }
 
-    /// What the caller's own token covers and may pass on; to `issue` adds all of the
-    /// catalogue, and takes nothing of what is not for its `own`.
+    /// What the caller may give: of the catalogue what its own token covers, or all of
+    /// it if it `issues`; and, if it `makes_own`, the control scopes that it may pass on.
     fn grantable(
         &self,
         caller: &Caller,
