@@ -139,7 +139,7 @@ fn read_token(
         let reason = "holds no personal access token: token-authority token new makes one";
         StartError::new(setting, format!("{} {reason}", path.display()))
     })?;
-    if accepted.iter().any(|prefix| prefix.as_str() == token.prefix()) {
+    if accepted.iter().any(|prefix| Some(prefix.as_str()) == token.pat_prefix()) {
         Ok(token)
     } else {
         let reason = "holds a token whose prefix is none of pat-prefix";

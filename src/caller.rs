@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use crate::{
     domain::{
         ControlScope, CredentialId, Found, Kind, Scope, ScopeSet, Timestamp, UserId, UserRef,
-        route_allowed,
+        route_allowed, routes_cover,
     },
-    store::{Actor, Basis},
+    store::{Actor, AsItWas, Basis},
 };
 
 /// Who makes a call, and with which credential.
@@ -45,6 +45,12 @@ impl Caller {
         &self.found.credential.id
     }
 
+    /// Whether it presented the system root token.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.found.credential.kind() == Kind::SystemRoot
+    }
+
     /// Whether its user is an administrator.
     #[must_use]
     pub fn is_administrator(&self) -> bool {
@@ -64,7 +70,9 @@ impl Caller {
         let held = &self.found.credential.scopes;
         match self.found.credential.kind() {
             Kind::PersonalAccessToken => self.scopes().covers(scope),
-            Kind::ApiClientAuthorization => held.iter().any(|held| held == "all"),
+            Kind::ApiClientAuthorization | Kind::SystemRoot => {
+                held.iter().any(|held| held == "all")
+            }
         }
     }
 
@@ -73,6 +81,17 @@ impl Caller {
     #[must_use]
     pub fn may_make(&self, kind: Kind) -> bool {
         self.found.credential.kind() == kind || self.covers(&ControlScope::AdminAll.to_scope())
+    }
+
+    /// Whether its token does all that an API client authorization with these scopes
+    /// would.
+    #[must_use]
+    pub fn covers_routes(&self, scopes: &[String]) -> bool {
+        let own = &self.found.credential;
+        match own.kind() {
+            Kind::PersonalAccessToken => self.covers(&ControlScope::AdminAll.to_scope()),
+            Kind::ApiClientAuthorization | Kind::SystemRoot => routes_cover(&own.scopes, scopes),
+        }
     }
 
     /// Whether the scopes of its API client authorization allow `POST` to `path`.
@@ -100,7 +119,7 @@ impl Caller {
             Kind::PersonalAccessToken => {
                 self.found.credential.scopes.iter().filter_map(|text| text.parse().ok()).collect()
             }
-            Kind::ApiClientAuthorization => ScopeSet::default(),
+            Kind::ApiClientAuthorization | Kind::SystemRoot => ScopeSet::default(),
         }
     }
 
@@ -111,7 +130,13 @@ impl Caller {
         Actor {
             user_id: self.user_id().clone(),
             token_id: Some(self.token_id().clone()),
-            secret_id: Some(self.found.secret.id.clone()),
+            secret_id: (!self.is_root()).then(|| self.found.secret.id.clone()),
+            as_it_was: (self.found.credential.kind() == Kind::ApiClientAuthorization).then(|| {
+                AsItWas {
+                    scopes: self.found.credential.scopes.clone(),
+                    expires_at: self.found.credential.expires_at,
+                }
+            }),
             ip: self.ip,
             request_id: Some(self.request_id.clone()),
             at,

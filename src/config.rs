@@ -181,6 +181,54 @@ pub struct Settings {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pats_per_user: u32,
 
+    /// Lifetime of an API client authorization whose request does not say, such as 90d; unset: for
+    /// ever
+    #[arg(long, env = "TOKEN_AUTHORITY_AUTHORIZATION_DEFAULT_LIFETIME")]
+    pub authorization_default_lifetime: Option<Span>,
+
+    /// Greatest lifetime of an API client authorization, such as 365d, to which none and a later end
+    /// are cut; administrators keep a later end; unset: for ever
+    #[arg(long, env = "TOKEN_AUTHORITY_AUTHORIZATION_MAX_LIFETIME")]
+    pub authorization_max_lifetime: Option<Span>,
+
+    /// API client authorizations, neither deleted nor expired, that one user may have
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_AUTHORIZATIONS_PER_USER", default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_authorizations_per_user: u32,
+
+    /// Let tokens be used to make, see, change and delete API client authorizations; without it,
+    /// each may only see itself, and the system root token make and list them
+    #[arg(long, env = "TOKEN_AUTHORITY_ISSUE_TRUSTED_TOKENS", default_value = "true",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub issue_trusted_tokens: bool,
+
+    /// Keep the secrets of API client authorizations recoverable from now on, sealed with the
+    /// pepper, and show them to their owners; without it those that are kept so are forgotten
+    #[arg(long, env = "TOKEN_AUTHORITY_RECOVERABLE_API_TOKENS", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub recoverable_api_tokens: bool,
+
+    /// Token of at least 32 printable characters, no blanks or commas, that acts as the system user
+    /// and may do everything; with those of --system-root-token-file at most two, so that one can
+    /// be replaced. Not on the command line
+    #[arg(
+        long,
+        env = "TOKEN_AUTHORITY_SYSTEM_ROOT_TOKEN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub system_root_token: Vec<Hidden>,
+
+    /// File with such a token; read again when it changes and on SIGHUP. A token that its file no
+    /// longer holds is refused from then on, also if it holds no other: replace the file by renaming
+    #[arg(long, env = "TOKEN_AUTHORITY_SYSTEM_ROOT_TOKEN_FILE", value_delimiter = ',')]
+    pub system_root_token_file: Vec<PathBuf>,
+
+    /// Answer Verify for system root tokens too
+    #[arg(long, env = "TOKEN_AUTHORITY_VERIFY_SYSTEM_ROOT_TOKEN", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub verify_system_root_token: bool,
+
     /// How long a secret stays good beside its successor, until that is first used, if a rotation
     /// does not say; at most 90d
     #[arg(long, env = "TOKEN_AUTHORITY_ROTATION_OVERLAP", default_value = "24h")]
@@ -467,9 +515,14 @@ fn to_text(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// A password on the command line is there for every user of the machine to see.
+/// A secret on the command line is there for every user of the machine to see.
 fn refuse_secrets(matches: &ArgMatches) -> Result<(), StartError> {
     let matches = innermost(matches);
+    let is_known = matches.try_contains_id("system_root_token").is_ok();
+    if is_known && matches.value_source("system_root_token") == Some(ValueSource::CommandLine) {
+        let reason = "must not be on the command line: use TOKEN_AUTHORITY_SYSTEM_ROOT_TOKEN or --system-root-token-file";
+        return Err(StartError::new("system-root-token", reason));
+    }
     let Ok(Some(Hidden(url))) = matches.try_get_one::<Hidden>("database_url") else {
         return Ok(());
     };

@@ -29,6 +29,9 @@ pub enum Error {
         /// The field.
         field: &'static str,
     },
+    /// By the operator's policy no token manages API client authorizations.
+    #[error("issue-trusted-tokens is off")]
+    TrustedTokensOff,
     /// A revision that is not in this store's history.
     #[error("the revision is not in this store's history")]
     RevisionUnreachable,

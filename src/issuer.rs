@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{PatPrefix, Peppers, Timestamp, Token},
+    domain::{CredentialId, PatPrefix, Peppers, Timestamp, Token},
     error::Error,
     hashing::Hasher,
     random,
@@ -12,16 +12,18 @@ use crate::{
 
 /// Makes secrets and what is kept of them.
 pub struct Issuer {
-    /// What new tokens begin with.
+    /// What new personal access tokens begin with.
     pub prefix: PatPrefix,
     /// With what they are digested.
     pub peppers: Arc<Peppers>,
     /// What makes their records.
     pub hasher: Hasher,
+    /// Whether the secrets of API client authorizations are kept recoverable.
+    pub recoverable: bool,
 }
 
 impl Issuer {
-    /// A new token, and what is kept of it.
+    /// A new personal access token, and what is kept of it.
     ///
     /// # Errors
     ///
@@ -29,6 +31,25 @@ impl Issuer {
     pub async fn issue(&self, now: Timestamp) -> Result<(Token, NewSecret), Error> {
         let token = Token::from_random(&self.prefix, &random::bytes());
         let secret = self.secret(&token, now).await?;
+        Ok((token, secret))
+    }
+
+    /// A new API client authorization with this id, and what is kept of it.
+    ///
+    /// # Errors
+    ///
+    /// Too many secrets are being hashed, or the current pepper is not loaded.
+    pub async fn issue_authorization(
+        &self,
+        id: &CredentialId,
+        now: Timestamp,
+    ) -> Result<(Token, NewSecret), Error> {
+        let token = Token::authorization(&random::bytes());
+        let mut secret = self.secret(&token, now).await?;
+        if self.recoverable {
+            let pepper = self.peppers.get(&secret.pepper_id).ok_or(Error::NoPepper)?;
+            secret.sealed = Some(pepper.seal(id, &token, random::bytes()));
+        }
         Ok((token, secret))
     }
 
@@ -45,6 +66,7 @@ impl Issuer {
             pepper_id: pepper.id().clone(),
             record: self.hasher.record(token).await?,
             shown: token.shown().to_owned(),
+            sealed: None,
         })
     }
 }

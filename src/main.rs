@@ -110,15 +110,13 @@ async fn serve(settings: Settings) -> io::Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
-    let tls = server.tls();
+    let files = server.files();
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
-            if let Some(tls) = tls.clone() {
-                let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
-            }
+            files.reload().await;
         }
     });
-    tracing::info!(address = %server.address(), tls = server.tls().is_some(), "serving");
+    tracing::info!(address = %server.address(), tls = server.files().has_tls(), "serving");
     server
         .serve(async move {
             tokio::select! {

@@ -11,7 +11,7 @@ use Authorization::{All as OnlyAll, Any, Route};
 use ControlScope::{
     AdminAll, IssueTokens, ReadDirectory, ReadTokens, VerifyTokens, WriteDirectory, WriteTokens,
 };
-use Who::{Administrator, Anybody, Manager, Member, Nobody, Verifier};
+use Who::{Administrator, Anybody, Manager, Member, Nobody, Root, Verifier};
 
 /// A row of the table: what one RPC asks of its caller.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ enum Who {
     Administrator,
     /// An administrator, or whose token was given `verify:tokens` by its name.
     Verifier,
+    /// Nobody but who presents the system root token.
+    Root,
 }
 
 /// Which scopes an API client authorization needs.
@@ -129,11 +131,11 @@ rights! {
 
     CREATE_AUTHORIZATION = "ApiClientAuthorizations/CreateApiClientAuthorization": Anybody [AdminAll], Administrator [AdminAll], Route;
     CREATE_SYSTEM_AUTH = "ApiClientAuthorizations/CreateSystemAuth": Nobody [], Administrator [AdminAll], Route;
-    DELETE_AUTHORIZATION = "ApiClientAuthorizations/DeleteApiClientAuthorization": Anybody [AdminAll], Nobody [], Route itself;
-    GET_AUTHORIZATION = "ApiClientAuthorizations/GetApiClientAuthorization": Anybody [AdminAll], Nobody [], Route;
+    DELETE_AUTHORIZATION = "ApiClientAuthorizations/DeleteApiClientAuthorization": Anybody [AdminAll], Root [], Route itself;
+    GET_AUTHORIZATION = "ApiClientAuthorizations/GetApiClientAuthorization": Anybody [AdminAll], Root [], Route;
     GET_CURRENT_AUTHORIZATION = "ApiClientAuthorizations/GetCurrentApiClientAuthorization": Anybody [], Nobody [], Any;
-    LIST_AUTHORIZATIONS = "ApiClientAuthorizations/ListApiClientAuthorizations": Anybody [AdminAll], Nobody [], Route;
-    UPDATE_AUTHORIZATION = "ApiClientAuthorizations/UpdateApiClientAuthorization": Anybody [AdminAll], Nobody [], Route;
+    LIST_AUTHORIZATIONS = "ApiClientAuthorizations/ListApiClientAuthorizations": Anybody [AdminAll], Root [], Route;
+    UPDATE_AUTHORIZATION = "ApiClientAuthorizations/UpdateApiClientAuthorization": Anybody [AdminAll], Root [], Route;
 
     GET_USER = "Directory/GetUser": Anybody [ReadDirectory], Administrator [ReadDirectory], Route;
     LIST_USERS = "Directory/ListUsers": Nobody [], Administrator [ReadDirectory], Route;
@@ -231,12 +233,13 @@ impl Right {
             Member => standing.is_some_and(Standing::holds_tokens),
             Manager => administers || standing.is_some_and(Standing::manages),
             Administrator => administers,
+            Root => caller.is_root(),
             Verifier if administers => true,
             Verifier => {
                 return match caller.found.credential.kind() {
                     Kind::PersonalAccessToken if caller.is_given(VerifyTokens) => Ok(()),
                     Kind::PersonalAccessToken => Err(Denied::Scope),
-                    Kind::ApiClientAuthorization => Err(Denied::Role),
+                    Kind::ApiClientAuthorization | Kind::SystemRoot => Err(Denied::Role),
                 };
             }
         };
@@ -259,7 +262,7 @@ impl Right {
                 let held = caller.scopes();
                 scopes.is_empty() || scopes.iter().any(|control| held.allows(*control))
             }
-            Kind::ApiClientAuthorization => match self.authorization {
+            Kind::ApiClientAuthorization | Kind::SystemRoot => match self.authorization {
                 Any => true,
                 Route => caller.may_post(self.path),
                 OnlyAll => caller.covers(&AdminAll.to_scope()),

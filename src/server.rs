@@ -16,19 +16,22 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    authority::{Authority, MAX_OVERLAP, Policy},
+    authority::{Authority, Limits, MAX_OVERLAP, Policy},
     bootstrap::{self, FirstToken},
     clock::Clock,
-    config::{IssuerSettings, Settings, StoreSettings},
+    config::{Hidden, IssuerSettings, Settings, StoreSettings},
     directory::Directory,
     domain::{Catalogue, Peppers},
     grpc::{self, gate::Gate},
     hashing::{Hasher, Recovery},
     issuer::Issuer,
     listener, proto,
+    root::RootTokens,
+    seals::Seals,
     store::{self, Actor, Identity, PoolLimits, Promotion, Store, StoreError},
     tls::{Tls, TlsFiles},
     upkeep::Upkeep,
+    usage::Uses,
     verifier::{PepperLoss, Verifier},
 };
 
@@ -43,14 +46,17 @@ const PURGE_PAUSE: Duration = Duration::from_secs(1);
 /// How long what verifications left to be written may take when the service stops.
 const UPKEEP_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The same of the last uses, of which a minute's may be waiting.
+const USES_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How long a connection lives, so that clients spread over new processes.
 const CONNECTION_AGE: Duration = Duration::from_hours(1);
 
 /// The largest request to the services that ask for no token, in bytes.
 const MAX_OPEN_REQUEST: usize = 4 * 1024;
 
-/// How often the files of the certificates are looked at.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often files that may be replaced are looked at.
+const FILES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the service can't start: one sentence that names the setting.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +92,13 @@ pub struct Server {
     address: SocketAddr,
     routes: Routes,
     gate: Gate,
-    tls: Option<Arc<Tls>>,
+    files: Files,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     peppers: Arc<Peppers>,
     recovery: Arc<Recovery>,
     upkeep: (Upkeep, JoinHandle<()>),
+    uses: Arc<Uses>,
     health: HealthReporter,
     settings: Settings,
 }
@@ -102,15 +109,26 @@ impl Server {
     /// # Errors
     ///
     /// A setting is wrong, or what it names can't be used.
-    pub async fn bind(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn bind(mut settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         if Duration::from(settings.keep_dead) < store::REQUEST_ID_LIFETIME {
             // A request must find what it made before.
             return Err(StartError::new("keep-dead", "must be at least 24h"));
         }
         let tls = tls(&settings)?;
+        let roots = Arc::new(RootTokens::new(
+            settings.cluster_id.clone(),
+            settings.verify_system_root_token,
+            // What is held of them from now on is no secret.
+            std::mem::take(&mut settings.system_root_token)
+                .into_iter()
+                .map(|Hidden(text)| text.into())
+                .collect(),
+            settings.system_root_token_file.clone(),
+        )?);
         let store = open_store(&settings.store).await?;
         let peppers = peppers(&settings, store.as_ref(), clock.as_ref()).await?;
-        let issuer = Arc::new(issuer(&settings.issuer, peppers)?);
+        let recoverable = settings.recoverable_api_tokens;
+        let issuer = Arc::new(Issuer { recoverable, ..issuer(&settings.issuer, peppers)? });
         let peppers = Arc::clone(&issuer.peppers);
         let identity = identity(&settings, store.as_ref(), clock.as_ref(), &issuer).await?;
         store.note_peppers(peppers.ids(), clock.now()).await?;
@@ -124,20 +142,32 @@ impl Server {
         );
         let loss =
             if settings.accept_pepper_loss { PepperLoss::Accepted } else { PepperLoss::Refused };
-        let verifier = Arc::new(Verifier::new(
-            Arc::clone(&store),
-            Arc::clone(&clock),
-            Arc::clone(&peppers),
-            settings.issuer.pat_prefix.clone(),
-            Arc::clone(&recovery),
-            upkeep.0.clone(),
+        let uses = Arc::new(Uses::new(Arc::clone(&store)));
+        let verifier = Arc::new(Verifier {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            peppers: Arc::clone(&peppers),
+            prefixes: settings.issuer.pat_prefix.clone(),
+            recovery: Arc::clone(&recovery),
+            upkeep: upkeep.0.clone(),
+            uses: Arc::clone(&uses),
             loss,
-        ));
+            roots: Arc::clone(&roots),
+            recoverable: settings.recoverable_api_tokens,
+        });
         let policy = Policy {
             catalogue: Catalogue(settings.scope.clone()),
-            default_lifetime: settings.pat_default_lifetime.map(Into::into),
-            max_lifetime: settings.pat_max_lifetime.map(Into::into),
-            tokens_per_user: i64::from(settings.max_pats_per_user),
+            pats: Limits {
+                default_lifetime: settings.pat_default_lifetime.map(Into::into),
+                max_lifetime: settings.pat_max_lifetime.map(Into::into),
+                per_user: i64::from(settings.max_pats_per_user),
+            },
+            authorizations: Limits {
+                default_lifetime: settings.authorization_default_lifetime.map(Into::into),
+                max_lifetime: settings.authorization_max_lifetime.map(Into::into),
+                per_user: i64::from(settings.max_authorizations_per_user),
+            },
+            issue_trusted_tokens: settings.issue_trusted_tokens,
             rotation_overlap: settings.rotation_overlap.into(),
             jit_users: settings.jit_users,
         };
@@ -188,12 +218,13 @@ impl Server {
             address,
             routes,
             gate,
-            tls,
+            files: Files { tls, roots },
             store,
             clock,
             peppers,
             recovery,
             upkeep,
+            uses,
             health,
             settings,
         })
@@ -205,10 +236,10 @@ impl Server {
         self.address
     }
 
-    /// The certificates that it uses, to have them read again.
+    /// What it read from files, to have it read again.
     #[must_use]
-    pub fn tls(&self) -> Option<Arc<Tls>> {
-        self.tls.clone()
+    pub fn files(&self) -> Files {
+        self.files.clone()
     }
 
     /// What proves secrets by their records, to see how often it does.
@@ -225,12 +256,18 @@ impl Server {
     /// The transport failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
         set_health(&self.health, true).await;
-        let mut watched = watch_store(Arc::clone(&self.store), self.peppers, self.health.clone());
+        let mut watched =
+            watch_store(Arc::clone(&self.store), Arc::clone(&self.peppers), self.health.clone());
         let purged = purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
-        let reloaded = self.tls.clone().map(reload_certificates);
+        let sealed = self.seals().start(PURGE_INTERVAL);
+        let noted = Arc::clone(&self.uses).start(Arc::clone(&self.clock));
+        let reloaded = self.files.may_change().then(|| reload(self.files.clone()));
         let limits = &self.settings;
-        let incoming =
-            listener::connections(self.listener, self.tls.clone(), limits.max_connections as usize);
+        let incoming = listener::connections(
+            self.listener,
+            self.files.tls.clone(),
+            limits.max_connections as usize,
+        );
         let (drain, draining) = oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder()
             .max_concurrent_streams(limits.max_streams)
@@ -265,17 +302,68 @@ impl Server {
             }
         };
         watched.abort();
-        purged.abort();
+        for task in [purged, sealed, noted] {
+            task.abort();
+            let _ = task.await;
+        }
         if let Some(reloaded) = reloaded {
             reloaded.abort();
         }
         let (upkeep, task) = self.upkeep;
-        if tokio::time::timeout(UPKEEP_DEADLINE, upkeep.finish(task)).await.is_err() {
+        let upkeep = tokio::time::timeout(UPKEEP_DEADLINE, upkeep.finish(task));
+        let uses = tokio::time::timeout(USES_DEADLINE, self.uses.finish());
+        let (upkeep, uses) = tokio::join!(upkeep, uses);
+        if upkeep.is_err() {
             tracing::warn!("upkeep was still being written at the deadline");
+        }
+        if uses.is_err() {
+            tracing::warn!("last uses were still being written at the deadline");
         }
         let _ = tokio::time::timeout(Duration::from_secs(5), self.store.close()).await;
         tracing::info!("stopped");
         served.map_err(io::Error::other)
+    }
+
+    fn seals(&self) -> Seals {
+        Seals {
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            peppers: Arc::clone(&self.peppers),
+            system: self.settings.cluster_id.system_user(),
+            recoverable: self.settings.recoverable_api_tokens,
+        }
+    }
+}
+
+/// What is read from files that may be replaced while it serves.
+#[derive(Clone)]
+pub struct Files {
+    tls: Option<Arc<Tls>>,
+    roots: Arc<RootTokens>,
+}
+
+impl Files {
+    /// Whether there are certificates.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    fn may_change(&self) -> bool {
+        self.has_tls() || self.roots.has_files()
+    }
+
+    /// Reads them again.
+    pub async fn reload(&self) {
+        let files = self.clone();
+        // They are small, but a disk may be slow.
+        let reloaded = tokio::task::spawn_blocking(move || {
+            files.roots.reload();
+            if let Some(tls) = files.tls {
+                tls.reload();
+            }
+        });
+        let _ = reloaded.await;
     }
 }
 
@@ -412,7 +500,7 @@ pub(crate) fn issuer(settings: &IssuerSettings, peppers: Peppers) -> Result<Issu
         .first()
         .cloned()
         .ok_or_else(|| StartError::new("pat-prefix", "must name one at least"))?;
-    Ok(Issuer { prefix, peppers: Arc::new(peppers), hasher })
+    Ok(Issuer { prefix, peppers: Arc::new(peppers), hasher, recoverable: false })
 }
 
 /// How many threads run at once.
@@ -572,13 +660,11 @@ async fn set_health(health: &HealthReporter, serving: bool) {
     }
 }
 
-fn reload_certificates(tls: Arc<Tls>) -> JoinHandle<()> {
+fn reload(files: Files) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(CERTIFICATE_INTERVAL).await;
-            let tls = Arc::clone(&tls);
-            // The files are small, but a disk may be slow.
-            let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
+            tokio::time::sleep(FILES_INTERVAL).await;
+            files.reload().await;
         }
     })
 }

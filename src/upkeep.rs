@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    domain::{CredentialId, Digest, PepperId, UserId},
+    domain::{CredentialId, Digest, PepperId, Sealed, UserId},
     store::{Actor, Store, StoreError},
 };
 
@@ -40,6 +40,8 @@ pub enum Job {
         to: PepperId,
         /// Its digest under that.
         digest: Digest,
+        /// The same of what it is sealed as, if it is.
+        sealed: Option<Sealed>,
     },
     /// A superseded secret was shown again.
     Reuse {
@@ -147,8 +149,8 @@ impl Writer {
             Job::Promote { secret_id } => {
                 self.store.promote_secret(secret_id, &actor).await?;
             }
-            Job::Redigest { secret_id, from, to, digest } => {
-                self.store.redigest(secret_id, from, to, digest).await?;
+            Job::Redigest { secret_id, from, to, digest, sealed } => {
+                self.store.redigest(secret_id, from, to, digest, sealed.as_ref()).await?;
             }
             Job::Reuse { secret_id, credential_id } => {
                 let revoke = self.on_reuse == OnReuse::Revoke;

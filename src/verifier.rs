@@ -8,24 +8,40 @@ use crate::{
     caller::Caller,
     clock::Clock,
     domain::{
-        CredentialId, Digest, Found, Invalid, PatPrefix, Peppers, Reason, Requirement, Revision,
-        SecretState, Token, Verdict,
+        ClusterId, CredentialId, Digest, Found, Invalid, Kind, PatPrefix, Peppers, Reason,
+        Requirement, Revision, SaltedToken, SecretState, Timestamp, Token, Verdict,
     },
     error::Error,
     hashing::{Record, Recovery, Source},
-    store::{Lookup, Store, StoreError, Unloaded, Workspaces},
+    random,
+    root::RootTokens,
+    store::{Lookup, Reach, Store, StoreError, Target, Unloaded, Workspaces},
     upkeep::{Job, Upkeep},
+    usage::Uses,
 };
 
 /// Answers for tokens.
 pub struct Verifier {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    peppers: Arc<Peppers>,
-    prefixes: Vec<PatPrefix>,
-    recovery: Arc<Recovery>,
-    upkeep: Upkeep,
-    loss: PepperLoss,
+    /// Where credentials are kept.
+    pub store: Arc<dyn Store>,
+    /// By which they are judged.
+    pub clock: Arc<dyn Clock>,
+    /// Under which they are digested.
+    pub peppers: Arc<Peppers>,
+    /// What personal access tokens begin with, one of these.
+    pub prefixes: Vec<PatPrefix>,
+    /// What proves secrets whose pepper is not loaded.
+    pub recovery: Arc<Recovery>,
+    /// What a verification leaves to be written.
+    pub upkeep: Upkeep,
+    /// Where uses are noted.
+    pub uses: Arc<Uses>,
+    /// What becomes of secrets that were recovered.
+    pub loss: PepperLoss,
+    /// The system root tokens.
+    pub roots: Arc<RootTokens>,
+    /// Whether the secrets of API client authorizations are kept recoverable.
+    pub recoverable: bool,
 }
 
 /// What becomes of secrets that were recovered without their pepper.
@@ -68,20 +84,6 @@ pub enum Consistency {
 }
 
 impl Verifier {
-    /// Over `store`, for tokens that begin with one of `prefixes`.
-    #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        peppers: Arc<Peppers>,
-        prefixes: Vec<PatPrefix>,
-        recovery: Arc<Recovery>,
-        upkeep: Upkeep,
-        loss: PepperLoss,
-    ) -> Self {
-        Self { store, clock, peppers, prefixes, recovery, upkeep, loss }
-    }
-
     /// Whether `presented` may be used for what is required, now, as `asker` asks.
     ///
     /// A no is an answer. What has not the shape of a token is refused without
@@ -103,6 +105,13 @@ impl Verifier {
         {
             return Err(Error::RevisionUnreachable);
         }
+        if self.roots.verifies && self.roots.accept(presented) {
+            let found = Box::new(Found::root(&self.roots.cluster_id));
+            return Ok(Decision {
+                answer: judge(found, requirement, self.clock.now()),
+                revision: None,
+            });
+        }
         let Some(token) = self.parse(presented) else {
             return Ok(Decision { answer: Answer::NotFound, revision: None });
         };
@@ -122,9 +131,49 @@ impl Verifier {
         ip: Option<IpAddr>,
         request_id: &str,
     ) -> Result<Option<Caller>, Error> {
+        if self.roots.accept(presented) {
+            let found = Found::root(&self.roots.cluster_id);
+            return Ok(Some(Caller { found, ip, request_id: request_id.to_owned() }));
+        }
         let Some(token) = self.parse(presented) else { return Ok(None) };
+        self.authenticate_token(&token, ip, request_id).await
+    }
+
+    /// The same of a token that was salted for another cluster, `remote`, if its secret
+    /// is kept recoverable.
+    ///
+    /// # Errors
+    ///
+    /// The question could not be answered.
+    pub async fn authenticate_salted(
+        &self,
+        salted: &SaltedToken,
+        remote: &ClusterId,
+        ip: Option<IpAddr>,
+        request_id: &str,
+    ) -> Result<Option<Caller>, Error> {
+        if !self.recoverable {
+            return Ok(None);
+        }
+        let (kind, reach) = (Kind::ApiClientAuthorization, Reach::default());
+        let target = Target { id: &salted.uuid.0, kind, reach: &reach };
+        let Some(kept) = self.store.credential(target).await? else { return Ok(None) };
+        match kept.opened(&self.peppers) {
+            Some(token) if salted.is_of(&token, remote) => {
+                self.authenticate_token(&token, ip, request_id).await
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    async fn authenticate_token(
+        &self,
+        token: &Token,
+        ip: Option<IpAddr>,
+        request_id: &str,
+    ) -> Result<Option<Caller>, Error> {
         let requirement = Requirement { client_ip: ip, ..Requirement::default() };
-        match self.look_up(&token, &requirement, &Source::new(None, ip)).await?.0 {
+        match self.look_up(token, &requirement, &Source::new(None, ip)).await?.0 {
             Answer::Active(found) => {
                 Ok(Some(Caller { found: *found, ip, request_id: request_id.to_owned() }))
             }
@@ -134,7 +183,10 @@ impl Verifier {
 
     fn parse(&self, presented: &str) -> Option<Token> {
         let token: Token = presented.parse().ok()?;
-        self.prefixes.iter().any(|prefix| prefix.as_str() == token.prefix()).then_some(token)
+        let prefix = token.pat_prefix();
+        prefix
+            .is_none_or(|prefix| self.prefixes.iter().any(|known| known.as_str() == prefix))
+            .then_some(token)
     }
 
     async fn look_up(
@@ -149,7 +201,9 @@ impl Verifier {
         };
         let lookup = self.find(token, workspaces, source).await?;
         let revision = lookup.head;
-        let Some(found) = lookup.found.map(Box::new) else {
+        // Before anything is noted of a secret that is not of the uuid beside it.
+        let fitting = lookup.found.filter(|found| token.fits(&found.credential.id));
+        let Some(found) = fitting.map(Box::new) else {
             return Ok((Answer::NotFound, revision));
         };
         let now = self.clock.now();
@@ -159,11 +213,10 @@ impl Verifier {
             return Ok((Answer::NotFound, revision));
         }
         self.leave(&found, token);
-        let answer = match found.verdict(requirement, now) {
-            Verdict::Active => Answer::Active(found),
-            Verdict::Refused(Reason::NotFound) => Answer::NotFound,
-            Verdict::Refused(reason) => Answer::Refused(reason, found),
-        };
+        let answer = judge(found, requirement, now);
+        if let Answer::Active(found) = &answer {
+            self.uses.note(&found.credential.id, now, requirement.client_ip);
+        }
         Ok((answer, revision))
     }
 
@@ -229,12 +282,24 @@ impl Verifier {
             && from != current.id()
             && (self.loss == PepperLoss::Accepted || self.peppers.ids().contains(from))
         {
+            let id = &found.credential.id;
+            let sealed = (self.recoverable && token.kind() == Kind::ApiClientAuthorization)
+                .then(|| current.seal(id, token, random::bytes()));
             self.upkeep.ask(Job::Redigest {
                 secret_id: found.secret.id.clone(),
                 from: from.clone(),
                 to: current.id().clone(),
                 digest: current.digest(token),
+                sealed,
             });
         }
+    }
+}
+
+fn judge(found: Box<Found>, requirement: &Requirement, now: Timestamp) -> Answer {
+    match found.verdict(requirement, now) {
+        Verdict::Active => Answer::Active(found),
+        Verdict::Refused(Reason::NotFound) => Answer::NotFound,
+        Verdict::Refused(reason) => Answer::Refused(reason, found),
     }
 }

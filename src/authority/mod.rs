@@ -1,5 +1,6 @@
-//! Issues, lists, changes, rotates and revokes personal access tokens.
+//! Issues, lists, changes, rotates and revokes tokens of both kinds.
 
+mod authorizations;
 mod reach;
 mod strength;
 
@@ -20,6 +21,10 @@ use crate::{
         Store, StoreError, Target,
     },
 };
+pub use authorizations::{
+    Authorization, AuthorizationChanges, AuthorizationList, AuthorizationPage, Filter,
+    NewAuthorization,
+};
 use reach::{basis, own};
 use strength::{check_covered, check_scopes_held, is_granted, within};
 
@@ -29,7 +34,7 @@ const TOKEN: &str = "personal access token";
 /// How long a secret may stay good beside its successor.
 pub const MAX_OVERLAP: Duration = Duration::from_hours(90 * 24);
 
-/// Issues, lists, changes, rotates and revokes personal access tokens.
+/// Issues, lists, changes, rotates and revokes tokens of both kinds.
 pub struct Authority {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -43,17 +48,29 @@ pub struct Authority {
 pub struct Policy {
     /// The scopes that applications know.
     pub catalogue: Catalogue,
-    /// How long a token lives if its request does not say; `None`: for ever.
-    pub default_lifetime: Option<Duration>,
-    /// How long it may live; `None`: for ever.
-    pub max_lifetime: Option<Duration>,
-    /// How many tokens, neither revoked nor expired, one user may have.
-    pub tokens_per_user: i64,
+    /// Of personal access tokens.
+    pub pats: Limits,
+    /// Of API client authorizations.
+    pub authorizations: Limits,
+    /// Whether tokens may be used to manage API client authorizations
+    /// (`Login.IssueTrustedTokens` of Arvados).
+    pub issue_trusted_tokens: bool,
     /// How long a secret stays good beside its successor if a rotation does not say.
     pub rotation_overlap: Duration,
     /// Whether an unknown user who is named by its external id is made along with
     /// its first token.
     pub jit_users: bool,
+}
+
+/// What the operator decided about the tokens of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a token lives if its request does not say; `None`: for ever.
+    pub default_lifetime: Option<Duration>,
+    /// How long it may live; `None`: for ever.
+    pub max_lifetime: Option<Duration>,
+    /// How many, neither revoked nor expired, one user may have.
+    pub per_user: i64,
 }
 
 /// A request for a new token.
@@ -189,7 +206,7 @@ impl Authority {
             allowed_ips: allowed_ips.to_texts(),
             expires_at,
             secret,
-            quota: self.policy.tokens_per_user,
+            quota: self.policy.pats.per_user,
             spares_administrators: owner.spares_administrators || issues,
             new_owner: owner.new,
         };

@@ -81,7 +81,9 @@ impl Authority {
             None => right.others(caller)?,
             Some(standing) => right.others_in(caller, standing)?,
         }
-        let is_create = [rights::CREATE_PAT, rights::WORKSPACE_CREATE_PAT].contains(right);
+        let is_create =
+            [rights::CREATE_PAT, rights::WORKSPACE_CREATE_PAT, rights::CREATE_AUTHORIZATION]
+                .contains(right);
         let only_issues = right.only_issues(caller);
         let spares_administrators = only_issues || (is_create && !caller.is_administrator());
         let user = self.store.user(named).await?;

@@ -4,7 +4,8 @@ use super::{Authority, Expiry, reach::Owner};
 use crate::{
     caller::Caller,
     domain::{
-        AllowedIps, ContainerName, ControlScope, Credential, Scope, ScopeSet, Timestamp, UserRef,
+        AllowedIps, ContainerName, ControlScope, Credential, Kind, Scope, ScopeSet, Timestamp,
+        UserRef,
     },
     error::Error,
     rights::{self, Standing},
@@ -109,7 +110,7 @@ impl Authority {
 
     /// The latest end of a token that is made at `now`.
     fn longest(&self, now: Timestamp) -> Option<Timestamp> {
-        self.policy.max_lifetime.map(|lifetime| now.saturating_add(lifetime))
+        self.policy.pats.max_lifetime.map(|lifetime| now.saturating_add(lifetime))
     }
 
     /// When a token ends that is made at `now`, not after `limit`.
@@ -123,7 +124,7 @@ impl Authority {
         let (field, asked) = match asked {
             None => {
                 let default =
-                    self.policy.default_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                    self.policy.pats.default_lifetime.map(|lifetime| now.saturating_add(lifetime));
                 return Ok([default, longest, limit].into_iter().flatten().min());
             }
             Some(Expiry::At(at)) => ("expires_at", at),
@@ -218,14 +219,20 @@ pub(super) fn within(callers: &AllowedIps, asked: AllowedIps) -> Result<AllowedI
 /// Nobody gets a secret of a token that can do more than the caller's own.
 pub(super) fn check_covered(caller: &Caller, credential: &Credential) -> Result<(), Error> {
     let own = &caller.found.credential;
-    let held = caller.may_make(credential.kind())
-        && parsed(credential).all(|scope| match scope.control() {
-            // What only counts by its name is not in `admin:all`.
-            Some(control) if is_granted(control) && !caller.is_administrator() => {
-                caller.is_given(control)
-            }
-            Some(_) | None => caller.covers(&scope),
-        });
+    let held = match credential.kind() {
+        Kind::PersonalAccessToken => {
+            caller.may_make(credential.kind())
+                && parsed(credential).all(|scope| match scope.control() {
+                    // What only counts by its name is not in `admin:all`.
+                    Some(control) if is_granted(control) && !caller.is_administrator() => {
+                        caller.is_given(control)
+                    }
+                    Some(_) | None => caller.covers(&scope),
+                })
+        }
+        Kind::ApiClientAuthorization => caller.covers_routes(&credential.scopes),
+        Kind::SystemRoot => false,
+    };
     let outlives = caller
         .found
         .expires_at()

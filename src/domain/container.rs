@@ -128,6 +128,12 @@ impl Slug {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What this program stored, by whichever rule it had then.
+    #[must_use]
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
 }
 
 impl FromStr for Slug {
@@ -136,7 +142,8 @@ impl FromStr for Slug {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let is_slug = (1..=63).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && Uuid::try_parse(text).is_err();
+            && Uuid::try_parse(text).is_err()
+            && !super::text::holds_token(text);
         if is_slug {
             Ok(Self(text.to_owned()))
         } else {

@@ -1,17 +1,47 @@
-use super::{AllowedIps, Description, PepperId, Timestamp, TokenName, UserId};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    AllowedIps, Description, Invalid, PepperId, Timestamp, TokenName, UserId, token::is_base36,
+};
+
+/// The type code of API client authorizations in Arvados' ids.
+pub(super) const AUTHORIZATION_CODE: &str = "gj3su";
 
 /// A credential's public id: a UUIDv7 for a personal access token,
 /// `{cluster}-gj3su-{15}` for an API client authorization.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CredentialId(pub String);
 
-/// The two kinds of credential.
+impl CredentialId {
+    /// The uuid of an API client authorization, of whichever cluster.
+    ///
+    /// # Errors
+    ///
+    /// It is not one.
+    pub fn of_authorization(text: &str) -> Result<Self, Invalid> {
+        let mut parts = text.split('-');
+        let is_uuid = parts.next().is_some_and(|cluster| is_base36(cluster, 5))
+            && parts.next() == Some(AUTHORIZATION_CODE)
+            && parts.next().is_some_and(|digits| is_base36(digits, 15))
+            && parts.next().is_none();
+        if is_uuid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid::new("is not the uuid of an API client authorization"))
+        }
+    }
+}
+
+/// The kinds of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Spatio's.
     PersonalAccessToken,
     /// Arvados'.
     ApiClientAuthorization,
+    /// The token in the configuration, which is in no store.
+    SystemRoot,
 }
 
 /// The record behind a token: one core for both kinds.
@@ -63,6 +93,8 @@ pub enum Detail {
         /// Where its creator called from.
         created_by_ip: Option<String>,
     },
+    /// Of the system root token.
+    SystemRoot,
 }
 
 /// The workspace that a credential is bound to.
@@ -121,21 +153,41 @@ pub enum Status {
 }
 
 impl Detail {
-    /// Which of the two kinds has this.
+    /// Which of the kinds has this.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
             Self::PersonalAccessToken { .. } => Kind::PersonalAccessToken,
             Self::ApiClientAuthorization { .. } => Kind::ApiClientAuthorization,
+            Self::SystemRoot => Kind::SystemRoot,
         }
     }
 }
 
 impl Credential {
-    /// Which of the two kinds it is.
+    /// Which of the kinds it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.detail.kind()
+    }
+
+    /// Opaque text that differs once what callers may change of it was changed.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        let api_client_id = match &self.detail {
+            Detail::ApiClientAuthorization { api_client_id, .. } => *api_client_id,
+            Detail::PersonalAccessToken { .. } | Detail::SystemRoot => None,
+        };
+        let expires_at = self.expires_at.map(Timestamp::as_micros);
+        let changeable = serde_json::json!([
+            self.id.0,
+            self.user_id.as_str(),
+            self.scopes,
+            expires_at,
+            api_client_id,
+        ]);
+        let digest = Sha256::digest(changeable.to_string());
+        URL_SAFE_NO_PAD.encode(&digest[..12])
     }
 
     /// The status at `now`: the one place that decides it.

@@ -6,6 +6,7 @@
 
 mod container;
 mod credential;
+mod filter;
 mod ip;
 mod pepper;
 mod revision;
@@ -22,13 +23,19 @@ pub use container::{
 pub use credential::{
     Credential, CredentialId, Detail, Kind, Secret, SecretState, Status, WorkspaceBinding,
 };
+pub use filter::{
+    Attribute, Condition, Direction, Operand, Pattern, Piece, Relation, Test, Wrong, parse_order,
+};
 pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
-pub use pepper::{Digest, Pepper, PepperId, Peppers};
+pub use pepper::{Digest, Pepper, PepperId, Peppers, Sealed};
 pub use revision::Revision;
-pub use scope::{Catalogue, CatalogueEntry, ControlScope, Scope, ScopeSet, route_allowed};
+pub use scope::{
+    Catalogue, CatalogueEntry, ControlScope, RouteScopes, Scope, ScopeSet, route_allowed,
+    routes_cover,
+};
 pub use text::{Description, DisplayName, ExternalId, Handle, RequestId, TokenName};
 pub use time::Timestamp;
-pub use token::{PatPrefix, Token};
+pub use token::{PatPrefix, SaltedToken, Token};
 pub use user::{ClusterId, User, UserId, UserKind, UserRef};
 pub use verdict::{Found, Organization, Owner, Reason, Requirement, Route, Verdict, Workspace};
 

@@ -6,10 +6,14 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use ring::{
+    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf,
+};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Invalid, Token};
+use super::{CredentialId, Invalid, Token};
 
 /// How many peppers one process may hold.
 const MAX_PEPPERS: usize = 4;
@@ -21,6 +25,7 @@ const MAX_PEPPERS: usize = 4;
 pub struct Pepper {
     id: PepperId,
     key: Hmac<Sha256>,
+    seal: LessSafeKey,
 }
 
 /// The public name of a pepper, derived from its key: 16 hex digits.
@@ -30,6 +35,12 @@ pub struct PepperId(String);
 /// What is stored of a secret: its HMAC-SHA-256 under a pepper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
+
+/// A secret that only the pepper opens, and only as that of its credential: a random
+/// nonce, and the secret under ChaCha20-Poly1305 (RFC 8439) with a key made of the
+/// pepper by HKDF-SHA256 (RFC 5869) and the credential's id as associated data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed(Vec<u8>);
 
 impl Pepper {
     /// This pepper's public name.
@@ -44,10 +55,38 @@ impl Pepper {
         Digest(tagged(&self.key, b"token-authority digest v1\0", token.expose().as_bytes()))
     }
 
+    /// The secret of the credential with this id, sealed; `random` is used for
+    /// nothing else.
+    #[must_use]
+    pub fn seal(&self, id: &CredentialId, token: &Token, random: [u8; NONCE_LEN]) -> Sealed {
+        let mut text = token.expose().as_bytes().to_vec();
+        let nonce = Nonce::assume_unique_for_key(random);
+        self.seal
+            .seal_in_place_append_tag(nonce, Aad::from(id.0.as_bytes()), &mut text)
+            .expect("a secret is short");
+        Sealed([&random[..], &text].concat())
+    }
+
+    /// The secret of the credential with this id; `None` if it was not sealed under
+    /// this pepper, or for another.
+    #[must_use]
+    pub fn open(&self, id: &CredentialId, sealed: &Sealed) -> Option<Token> {
+        let (nonce, text) = sealed.0.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = Zeroizing::new(text.to_vec());
+        let opened = self.seal.open_in_place(nonce, Aad::from(id.0.as_bytes()), &mut text).ok()?;
+        std::str::from_utf8(opened).ok()?.parse().ok()
+    }
+
     fn from_key(key: &[u8]) -> Self {
+        let sealing = hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
+            .extract(key)
+            .expand(&[b"token-authority seal v1"], &CHACHA20_POLY1305)
+            .map(UnboundKey::from)
+            .expect("the key is as long as its algorithm has it");
         let key = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
         let name = tagged(&key, b"token-authority pepper id v1\0", b"");
-        Self { id: PepperId(hex(&name[..8])), key }
+        Self { id: PepperId(hex(&name[..8])), key, seal: LessSafeKey::new(sealing) }
     }
 
     /// The text of a pepper file that holds `key`.
@@ -110,6 +149,20 @@ impl Digest {
     }
 }
 
+impl Sealed {
+    /// What this program stored.
+    #[must_use]
+    pub fn from_stored(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes that are stored.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The peppers that a process holds: one to four. Which one is current is what
 /// the store says; it may be one that this process was not given.
 #[derive(Debug)]
@@ -158,6 +211,12 @@ impl Peppers {
         &self.ids
     }
 
+    /// The one with this name, if this process holds it.
+    #[must_use]
+    pub fn get(&self, id: &PepperId) -> Option<&Pepper> {
+        self.all.iter().find(|pepper| pepper.id == *id)
+    }
+
     /// A token's digest under each pepper, by which it may be stored.
     #[must_use]
     pub fn digests(&self, token: &Token) -> Vec<Digest> {
@@ -176,7 +235,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
     is_hex.then(|| {
         (0..text.len())
@@ -210,6 +269,23 @@ mod tests {
         mac.update(b"token-authority digest v1\0");
         mac.update(token().expose().as_bytes());
         assert_eq!(pepper.digest(&token()).as_bytes(), &mac.finalize().into_bytes()[..]);
+    }
+
+    #[test]
+    fn sealed_secret_opens_under_its_pepper_and_for_its_credential_alone() {
+        let pepper = |n: u8| Pepper::to_file(&[n; 32]).parse::<Pepper>().unwrap();
+        let id = |n: u8| CredentialId(format!("zzzzz-gj3su-00000000000000{n}"));
+        let token = Token::authorization(&[3; 32]);
+        let sealed = pepper(1).seal(&id(1), &token, [9; NONCE_LEN]);
+        assert_eq!(pepper(1).open(&id(1), &sealed).unwrap().expose(), token.expose());
+        assert!(pepper(2).open(&id(1), &sealed).is_none());
+        assert!(pepper(1).open(&id(2), &sealed).is_none());
+        for at in 0..sealed.as_bytes().len() {
+            let mut bytes = sealed.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            assert!(pepper(1).open(&id(1), &Sealed::from_stored(bytes)).is_none());
+        }
+        assert!(pepper(1).open(&id(1), &Sealed::from_stored(vec![1; 11])).is_none());
     }
 
     #[test]

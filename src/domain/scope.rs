@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use super::Invalid;
+use super::{Invalid, text::holds_token};
 
 /// The longest scope, in bytes, and the most that one token may carry.
 const MAX_LENGTH: usize = 100;
@@ -138,6 +138,9 @@ impl ScopeSet {
     /// The text is no scope, or 100 are there already.
     pub fn push(&mut self, text: &str) -> Result<(), Invalid> {
         let scope: Scope = text.parse()?;
+        if holds_token(text) {
+            return Err(Invalid::new("must not hold a token, which is for its holder alone"));
+        }
         if self.0.contains(&scope) {
             return Ok(());
         }
@@ -231,22 +234,95 @@ impl Catalogue {
     }
 }
 
+/// The scopes of an API client authorization, as they were given: `METHOD /path`
+/// entries, or `all`. What else an entry may be allows nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteScopes(Vec<String>);
+
+/// The longest entry, in bytes.
+const MAX_ROUTE: usize = 256;
+
+impl RouteScopes {
+    /// All that its user may.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(vec![ALL.to_owned()])
+    }
+
+    /// These entries.
+    ///
+    /// # Errors
+    ///
+    /// There are more than 100, or one is too long or holds what no path does; its
+    /// place.
+    pub fn new(entries: Vec<String>) -> Result<Self, (usize, Invalid)> {
+        if entries.len() > MAX_SCOPES {
+            let reason = format!("must be at most {MAX_SCOPES} entries");
+            return Err((MAX_SCOPES, Invalid(reason)));
+        }
+        match entries.iter().position(|entry| !is_route_entry(entry)) {
+            None => Ok(Self(entries)),
+            Some(at) => {
+                let reason = format!(
+                    "must be METHOD /path or all, at most {MAX_ROUTE} bytes and without a token"
+                );
+                Err((at, Invalid(reason)))
+            }
+        }
+    }
+
+    /// The entries, in order.
+    #[must_use]
+    pub fn into_texts(self) -> Vec<String> {
+        self.0
+    }
+}
+
+const ALL: &str = "all";
+
+fn is_route_entry(entry: &str) -> bool {
+    entry.len() <= MAX_ROUTE && !entry.contains(char::is_control) && !holds_token(entry)
+}
+
+/// Where anybody may always read its own token (SEEDS 3.5).
+const CURRENT: &str = "/arvados/v1/api_client_authorizations/current";
+
 /// Whether an API client authorization with these scopes allows a request, by
-/// the rule of Arvados: an entry is `all`, equals `METHOD /path`, or ends with
-/// `/` and begins it. A slash at the end of the path is no part of it, and what
-/// allows GET allows HEAD.
+/// the rule of Arvados (SEEDS 3.5): an entry is `all`, equals `METHOD /path`, or
+/// ends with `/` and begins it. Slashes at the end of the path are no part of it,
+/// and what allows GET allows HEAD. To GET the current token is always allowed.
 #[must_use]
 pub fn route_allowed(scopes: &[String], method: &str, path: &str) -> bool {
-    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    let path = path.trim_end_matches('/');
     let allowed = |method: &str| {
-        let request = format!("{method} {trimmed}");
-        scopes.iter().any(|entry| {
-            entry == "all"
-                || *entry == request
-                || (entry.ends_with('/') && request.starts_with(entry))
-        })
+        let request = format!("{method} {path}");
+        scopes.iter().any(|entry| entry_allows(entry, &request))
     };
-    allowed(method) || (method == "HEAD" && allowed("GET"))
+    allowed(method) || (method == "HEAD" && allowed("GET")) || (method == "GET" && path == CURRENT)
+}
+
+fn entry_allows(entry: &str, request: &str) -> bool {
+    entry == ALL || entry == request || (entry.ends_with('/') && request.starts_with(entry))
+}
+
+/// Whether an API client authorization with the scopes `held` allows every request
+/// that one with the scopes `wanted` does.
+#[must_use]
+pub fn routes_cover(held: &[String], wanted: &[String]) -> bool {
+    wanted.iter().all(|wanted| {
+        // Nobody holds more of an entry than what begins it.
+        let covers = |wanted: &str| {
+            held.iter().any(|held| {
+                held == ALL || (wanted != ALL && (held == wanted || begins(held, wanted)))
+            })
+        };
+        let under_get = || wanted.strip_prefix("HEAD ").map(|path| format!("GET {path}"));
+        covers(wanted) || under_get().is_some_and(|wanted| covers(&wanted))
+    })
+}
+
+fn begins(held: &str, wanted: &str) -> bool {
+    held.ends_with('/') && wanted.starts_with(held)
 }
 
 #[cfg(test)]
@@ -337,6 +413,15 @@ mod tests {
         assert!(allowed("GET /", "GET", "/x"));
         assert!(!allowed("get /x", "GET", "/x"));
         assert!(!allowed("POST /x", "GET", "/x"));
+        assert!(allowed("GET /x", "GET", "/x//"));
+        assert!(!allowed("GET /x/", "GET", "/x//"));
         assert!(!route_allowed(&[], "GET", "/x"));
+    }
+
+    #[test]
+    fn current_token_may_always_be_read() {
+        assert!(route_allowed(&[], "GET", CURRENT));
+        assert!(!route_allowed(&[], "DELETE", CURRENT));
+        assert!(!route_allowed(&[], "GET", "/other/api_client_authorizations/current"));
     }
 }

@@ -2,7 +2,10 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use super::{Invalid, Token};
+use super::{
+    Invalid, Token,
+    token::{SECRET_DIGITS, is_base36},
+};
 
 /// Characters that make a text look like another: they reorder what follows.
 const BIDIRECTIONAL: [char; 12] = [
@@ -23,13 +26,16 @@ fn check(text: &str, at_most: usize) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Whether there is a token anywhere in a text, whatever stands around it.
-fn holds_token(text: &str) -> bool {
-    text.match_indices('_').any(|(at, _)| {
-        let begins = (at.saturating_sub(15)..at).filter(|begin| text.is_char_boundary(*begin));
-        let mut tokens = begins.filter_map(|begin| text.get(begin..at + 50));
-        tokens.any(|token| token.parse::<Token>().is_ok())
-    })
+/// Whether there is a token anywhere in a text, whatever stands around it; the secret
+/// of an API client authorization, which has no checksum, as a word of its own.
+pub(super) fn holds_token(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| is_base36(word, SECRET_DIGITS))
+        || text.match_indices('_').any(|(at, _)| {
+            let begins = (at.saturating_sub(15)..at).filter(|begin| text.is_char_boundary(*begin));
+            let mut tokens = begins.filter_map(|begin| text.get(begin..at + 50));
+            tokens.any(|token| token.parse::<Token>().is_ok())
+        })
 }
 
 fn check_filled(text: &str, at_most: usize) -> Result<(), Invalid> {
@@ -51,6 +57,12 @@ macro_rules! text {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// What this program stored, by whichever rule it had then.
+            #[must_use]
+            pub fn from_stored(text: String) -> Self {
+                Self(text)
             }
         }
 
@@ -99,7 +111,8 @@ text! {
     Handle, |text| {
         let is_handle = (1..=100).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._@+-".contains(&b));
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._@+-".contains(&b))
+            && !holds_token(text);
         if is_handle {
             Ok(())
         } else {
@@ -181,6 +194,12 @@ mod tests {
             assert!(text.parse::<ExternalId>().is_err());
         }
         assert!(token.shown().parse::<TokenName>().is_ok());
+        let token = Token::authorization(&[7; 32]);
+        let uuid = "zzzzz-gj3su-0123456789abcde";
+        for text in [token.expose(), &format!("v2/{uuid}/{}/x", token.expose())] {
+            assert!(text.parse::<TokenName>().is_err());
+        }
+        assert!("a".repeat(64).parse::<TokenName>().is_ok());
     }
 
     #[test]

@@ -1,4 +1,6 @@
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
+
+use super::Invalid;
 
 /// An instant, to the microsecond: what both stores keep and what is compared.
 ///
@@ -56,6 +58,46 @@ impl Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = Invalid;
+
+    /// RFC 3339, not finer than a microsecond.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        // The parser takes more than that, such as a day alone, and cuts what is finer.
+        let parsed = is_time(text).then(|| text.parse::<prost_types::Timestamp>().ok()).flatten();
+        parsed.and_then(|time| Self::from_seconds_and_nanos(time.seconds, time.nanos)).ok_or_else(
+            || {
+                Invalid::new(
+                    "must be a time such as 2027-01-02T03:04:05Z, not finer than a microsecond",
+                )
+            },
+        )
+    }
+}
+
+fn is_time(text: &str) -> bool {
+    let is_like = |text: &str, model: &str| {
+        let alike = |(byte, model): (u8, u8)| match model {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte.eq_ignore_ascii_case(&model),
+        };
+        text.len() == model.len() && text.bytes().zip(model.bytes()).all(alike)
+    };
+    let is_fraction = |text: &str| {
+        let digits = text.strip_prefix('.').unwrap_or_default();
+        text.is_empty()
+            || (!digits.is_empty()
+                && digits.bytes().all(|b| b.is_ascii_digit())
+                && digits.bytes().skip(6).all(|b| b == b'0'))
+    };
+    let Some((second, rest)) = text.split_at_checked(19) else { return false };
+    let (fraction, zone) = rest.split_at(rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len()));
+    is_like(second, "0000-00-00T00:00:00")
+        && !second.ends_with("60")
+        && is_fraction(fraction)
+        && ["Z", "+00:00", "-00:00"].into_iter().any(|model| is_like(zone, model))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +123,46 @@ mod tests {
         assert_eq!(Timestamp::from_seconds_and_nanos(0, 1_000_000_000), None);
         assert_eq!(Timestamp::MAX.saturating_add(Duration::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::MIN.saturating_sub(Duration::MAX), Timestamp::MIN);
+    }
+
+    #[test]
+    fn text_is_rfc_3339_and_not_finer_than_a_microsecond() {
+        let instant = Timestamp(1_798_858_800_000_001);
+        for text in [
+            "2027-01-02T03:00:00.000001Z",
+            "2027-01-02T03:00:00.000001000Z",
+            "2027-01-02t03:00:00.000001z",
+            "2027-01-02T04:30:00.000001+01:30",
+            "2027-01-01T22:00:00.000001-05:00",
+        ] {
+            assert_eq!(text.parse(), Ok(instant), "{text}");
+        }
+        assert_eq!("0001-01-01T00:00:00Z".parse(), Ok(Timestamp::MIN));
+        assert_eq!("9999-12-31T23:59:59.999999Z".parse(), Ok(Timestamp::MAX));
+        for text in [
+            "",
+            "2027-01-02",
+            "2027-01-02T03:00:00",
+            "2027-01-02 03:00:00Z",
+            "2027-01-02T03:00:00 Z",
+            "2027-01-02T03:00:00+01",
+            "2027-01-02T03:00:00+0100",
+            "2027-01-02T03:00:00.Z",
+            "2027-01-02T03:00:00.0000001Z",
+            "2027-01-02T03:00:00.0000000001Z",
+            "2027-02-29T03:00:00Z",
+            "2027-13-02T03:00:00Z",
+            "2027-01-02T24:00:00Z",
+            "2027-01-02T03:00:60Z",
+            "2027-01-02T03:00:00+24:00",
+            "+2027-01-02T03:00:00Z",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "2027-01-02T03:00:0äZ",
+            "now",
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
     }
 }

@@ -1,14 +1,19 @@
 use std::{fmt, str::FromStr};
 
+use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::Invalid;
+use super::{ClusterId, CredentialId, Invalid, Kind};
 
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const BASE36: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// ⌈256 / log2 62⌉ digits hold 256 random bits.
 const RANDOM_DIGITS: usize = 43;
 /// ⌈32 / log2 62⌉ digits hold a CRC-32.
 const CHECKSUM_DIGITS: usize = 6;
+/// ⌈256 / log2 36⌉ digits hold 256 random bits. Never 40, by which Arvados knows
+/// a salted secret.
+pub(super) const SECRET_DIGITS: usize = 50;
 /// How much of the random part may be shown to tell tokens apart.
 const SHOWN_DIGITS: usize = 8;
 
@@ -45,12 +50,16 @@ impl FromStr for PatPrefix {
     }
 }
 
-/// A personal access token as its holder presents it: a prefix such as `pat_`,
-/// 43 base62 digits that hold 256 random bits, and 6 base62 digits with the
-/// CRC-32 of all that stands before them.
+/// A token as its holder presents it, of either kind.
 ///
-/// The regular expression is `[a-z][a-z0-9]{0,14}_[0-9A-Za-z]{49}`. The checksum
-/// lets garbage be refused without a look at the store; it proves nothing.
+/// A personal access token is a prefix such as `pat_`, 43 base62 digits that hold
+/// 256 random bits, and 6 base62 digits with the CRC-32 of all that stands before
+/// them. The regular expression is `[a-z][a-z0-9]{0,14}_[0-9A-Za-z]{49}`. The
+/// checksum lets garbage be refused without a look at the store; it proves nothing.
+///
+/// An API client authorization is a secret of 50 lower-case base36 digits that hold
+/// 256 random bits: alone (v1), or as `v2/{uuid}/{secret}`, after which further
+/// parts, each with a `/` before it, mean nothing (SEEDS 3.2).
 ///
 /// A `Token` lives from the request that brings or makes it to the response;
 /// what is kept is its [`Digest`](super::Digest). It has no `Display` and its
@@ -60,53 +69,95 @@ impl FromStr for PatPrefix {
 /// # Examples
 ///
 /// ```
-/// use token_authority::domain::Token;
+/// use token_authority::domain::{Kind, Token};
 ///
 /// let token: Token = "pat_00000000000000000000000000000000000000000010Ehxm0".parse()?;
-/// assert_eq!(token.prefix(), "pat_");
+/// assert_eq!(token.pat_prefix(), Some("pat_"));
 /// assert_eq!(token.shown(), "pat_00000000");
 /// assert_eq!(format!("{token:?}"), "Token(pat_…)");
+///
+/// let secret = "00000000000000000000000000000000000000000000000001";
+/// let token: Token = format!("v2/zzzzz-gj3su-0123456789abcde/{secret}").parse()?;
+/// assert_eq!(token.kind(), Kind::ApiClientAuthorization);
+/// assert_eq!(token.expose(), secret);
 ///
 /// // One character off, and it is refused, without saying what was wrong with it.
 /// assert!("pat_00000000000000000000000000000000000000000020Ehxm0".parse::<Token>().is_err());
 /// # Ok::<(), token_authority::domain::Invalid>(())
 /// ```
 pub struct Token {
-    text: Zeroizing<String>,
-    prefix_length: usize,
+    secret: Zeroizing<String>,
+    form: Form,
+}
+
+enum Form {
+    PersonalAccessToken { prefix_length: usize },
+    Authorization { uuid: Option<CredentialId> },
 }
 
 impl Token {
-    /// The token with this prefix that carries these 256 random bits.
+    /// The personal access token with this prefix that carries these 256 random bits.
     #[must_use]
     pub fn from_random(prefix: &PatPrefix, random: &[u8; 32]) -> Self {
         let prefix_length = prefix.as_str().len();
-        let mut text =
+        let mut secret =
             Zeroizing::new(String::with_capacity(prefix_length + RANDOM_DIGITS + CHECKSUM_DIGITS));
-        text.push_str(prefix.as_str());
-        push_base62(&mut text, random, RANDOM_DIGITS);
-        let checksum = crc32fast::hash(text.as_bytes());
-        push_base62(&mut text, &checksum.to_be_bytes(), CHECKSUM_DIGITS);
-        Self { text, prefix_length }
+        secret.push_str(prefix.as_str());
+        push_digits(&mut secret, random, BASE62, RANDOM_DIGITS);
+        let checksum = crc32fast::hash(secret.as_bytes());
+        push_digits(&mut secret, &checksum.to_be_bytes(), BASE62, CHECKSUM_DIGITS);
+        Self { secret, form: Form::PersonalAccessToken { prefix_length } }
     }
 
-    /// The whole secret text. Only for the response that hands it out, for its
-    /// digest and for its Argon2id record.
+    /// The API client authorization that carries these 256 random bits.
+    #[must_use]
+    pub fn authorization(random: &[u8; 32]) -> Self {
+        let mut secret = Zeroizing::new(String::with_capacity(SECRET_DIGITS));
+        push_digits(&mut secret, random, BASE36, SECRET_DIGITS);
+        Self { secret, form: Form::Authorization { uuid: None } }
+    }
+
+    /// The whole secret: of a personal access token its text, of an API client
+    /// authorization without the `v2/{uuid}/` that may stand before it. Only for the
+    /// response that hands it out, for its digest, its Argon2id record and its sealing.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.text
+        &self.secret
     }
 
-    /// What it begins with, `_` included: not secret.
+    /// Which of the two kinds has this form.
     #[must_use]
-    pub fn prefix(&self) -> &str {
-        &self.text[..self.prefix_length]
+    pub fn kind(&self) -> Kind {
+        match self.form {
+            Form::PersonalAccessToken { .. } => Kind::PersonalAccessToken,
+            Form::Authorization { .. } => Kind::ApiClientAuthorization,
+        }
     }
 
-    /// The prefix and the first 8 digits: what lists show of it, not secret.
+    /// What a personal access token begins with, `_` included: not secret.
+    #[must_use]
+    pub fn pat_prefix(&self) -> Option<&str> {
+        match self.form {
+            Form::PersonalAccessToken { prefix_length } => Some(&self.secret[..prefix_length]),
+            Form::Authorization { .. } => None,
+        }
+    }
+
+    /// Whether it can be the text of this credential: `v2/{uuid}/…` only if that is
+    /// its uuid.
+    #[must_use]
+    pub fn fits(&self, id: &CredentialId) -> bool {
+        match &self.form {
+            Form::Authorization { uuid: Some(uuid) } => uuid == id,
+            Form::Authorization { uuid: None } | Form::PersonalAccessToken { .. } => true,
+        }
+    }
+
+    /// The prefix, if it has one, and the first 8 digits: not secret. What lists show
+    /// of a personal access token, and by what a secret is found whose pepper is gone.
     #[must_use]
     pub fn shown(&self) -> &str {
-        &self.text[..self.prefix_length + SHOWN_DIGITS]
+        &self.secret[..self.pat_prefix().map_or(0, str::len) + SHOWN_DIGITS]
     }
 }
 
@@ -114,47 +165,106 @@ impl FromStr for Token {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused = || Invalid::new("is not a token");
-        let prefix_length = text.find('_').map(|at| at + 1).ok_or_else(refused)?;
-        let (prefix, digits) = text.split_at(prefix_length);
-        let shape = prefix.parse::<PatPrefix>().is_ok()
-            && digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
-            && digits.bytes().all(|b| b.is_ascii_alphanumeric());
-        if !shape {
-            return Err(refused());
-        }
-        let (signed, checksum) = text.split_at(text.len() - CHECKSUM_DIGITS);
-        let mut expected = String::with_capacity(CHECKSUM_DIGITS);
-        push_base62(
-            &mut expected,
-            &crc32fast::hash(signed.as_bytes()).to_be_bytes(),
-            CHECKSUM_DIGITS,
-        );
-        if checksum != expected {
-            return Err(refused());
-        }
-        Ok(Self { text: Zeroizing::new(text.to_owned()), prefix_length })
+        let form = form(text).ok_or_else(|| Invalid::new("is not a token"))?;
+        let secret = match form {
+            Form::Authorization { uuid: Some(_) } => v2(text).map_or("", |(_, secret)| secret),
+            Form::Authorization { uuid: None } | Form::PersonalAccessToken { .. } => text,
+        };
+        Ok(Self { secret: Zeroizing::new(secret.to_owned()), form })
     }
+}
+
+/// What a text is by its shape and, of a personal access token, its checksum.
+fn form(text: &str) -> Option<Form> {
+    if let Some((uuid, secret)) = v2(text) {
+        return is_base36(secret, SECRET_DIGITS)
+            .then_some(Form::Authorization { uuid: Some(uuid) });
+    }
+    if is_base36(text, SECRET_DIGITS) {
+        return Some(Form::Authorization { uuid: None });
+    }
+    let prefix_length = text.find('_')? + 1;
+    let (prefix, digits) = text.split_at(prefix_length);
+    let shape = prefix.parse::<PatPrefix>().is_ok()
+        && digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
+        && digits.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !shape {
+        return None;
+    }
+    let (signed, checksum) = text.split_at(text.len() - CHECKSUM_DIGITS);
+    let mut expected = String::with_capacity(CHECKSUM_DIGITS);
+    let crc = crc32fast::hash(signed.as_bytes()).to_be_bytes();
+    push_digits(&mut expected, &crc, BASE62, CHECKSUM_DIGITS);
+    (checksum == expected).then_some(Form::PersonalAccessToken { prefix_length })
+}
+
+/// The uuid and what follows it, up to the next `/`, of `v2/{uuid}/…`.
+fn v2(text: &str) -> Option<(CredentialId, &str)> {
+    let mut parts = text.strip_prefix("v2/")?.split('/');
+    let uuid = CredentialId::of_authorization(parts.next()?).ok()?;
+    Some((uuid, parts.next()?))
+}
+
+pub(super) fn is_base36(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({}…)", self.prefix())
+        write!(f, "Token({}…)", self.pat_prefix().unwrap_or_default())
     }
 }
 
-/// Appends the big-endian number in `bytes` as `digits` base62 digits, zeros first.
-fn push_base62(text: &mut String, bytes: &[u8], digits: usize) {
+/// A token that its holder salted for another cluster: `v2/{uuid}/` and the
+/// HMAC-SHA1 of that cluster's id under the secret, 40 hex digits (SEEDS 3.11). It
+/// proves the holder to whoever knows the secret.
+pub struct SaltedToken {
+    /// The credential that it is of.
+    pub uuid: CredentialId,
+    mac: [u8; 20],
+}
+
+impl SaltedToken {
+    /// Whether it is this token, salted for `remote`.
+    #[must_use]
+    pub fn is_of(&self, token: &Token, remote: &ClusterId) -> bool {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token.expose().as_bytes());
+        hmac::verify(&key, remote.as_str().as_bytes(), &self.mac).is_ok()
+    }
+}
+
+impl FromStr for SaltedToken {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid::new("is not a salted token");
+        let (uuid, digits) = v2(text).ok_or_else(refused)?;
+        let is_lower = !digits.bytes().any(|b| b.is_ascii_uppercase());
+        let bytes = is_lower.then(|| super::pepper::unhex(digits)).flatten();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(refused)?;
+        Ok(Self { uuid, mac })
+    }
+}
+
+impl fmt::Debug for SaltedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SaltedToken({})", self.uuid.0)
+    }
+}
+
+/// Appends the big-endian number in `bytes` as so many digits, zeros first.
+fn push_digits(text: &mut String, bytes: &[u8], alphabet: &[u8], digits: usize) {
+    let base = u32::try_from(alphabet.len()).expect("an alphabet is short");
     let mut number = Zeroizing::new(bytes.to_vec());
     let mut reversed = Zeroizing::new(Vec::with_capacity(digits));
     for _ in 0..digits {
         let mut remainder = 0u32;
         for byte in number.iter_mut() {
             let value = (remainder << 8) | u32::from(*byte);
-            *byte = u8::try_from(value / 62).expect("the remainder is below 62");
-            remainder = value % 62;
+            *byte = u8::try_from(value / base).expect("the remainder is below 62");
+            remainder = value % base;
         }
-        reversed.push(ALPHABET[remainder as usize]);
+        reversed.push(alphabet[remainder as usize]);
     }
     debug_assert!(number.iter().all(|byte| *byte == 0), "the number needs more digits");
     text.extend(reversed.iter().rev().map(|digit| char::from(*digit)));
@@ -219,8 +329,8 @@ mod tests {
         fn one_changed_character_is_noticed(random: [u8; 32], at in 4usize..53, with in 0usize..62) {
             let token = Token::from_random(&pat(), &random);
             let mut text = token.expose().to_owned().into_bytes();
-            prop_assume!(text[at] != ALPHABET[with]);
-            text[at] = ALPHABET[with];
+            prop_assume!(text[at] != BASE62[with]);
+            text[at] = BASE62[with];
             prop_assert!(String::from_utf8(text).unwrap().parse::<Token>().is_err());
         }
 

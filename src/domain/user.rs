@@ -1,17 +1,18 @@
 use std::{fmt, str::FromStr};
 
-use super::{DisplayName, ExternalId, Handle, Invalid, Timestamp};
+use super::{
+    CredentialId, DisplayName, ExternalId, Handle, Invalid, Timestamp,
+    credential::AUTHORIZATION_CODE, token::is_base36,
+};
 
 /// The type code of users in Arvados' ids.
 const USER_CODE: &str = "tpzed";
 /// How many base36 digits end such an id.
 const ID_DIGITS: usize = 15;
 const SYSTEM_DIGITS: &str = "000000000000000";
+/// Those of the system root token and of the anonymous token.
+const RESERVED_DIGITS: [&str; 2] = [SYSTEM_DIGITS, "anonymouspublic"];
 const BASE36: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-
-fn is_base36(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
-}
 
 /// The five characters that begin every id of one installation: `[0-9a-z]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,39 @@ impl ClusterId {
     /// The user id that this random number makes.
     #[must_use]
     pub fn user_id(&self, random: u128) -> UserId {
+        UserId(self.id(USER_CODE, random))
+    }
+
+    /// The uuid of an API client authorization that this random number makes.
+    #[must_use]
+    pub fn authorization_id(&self, random: u128) -> CredentialId {
+        CredentialId(self.id(AUTHORIZATION_CODE, random))
+    }
+
+    /// The uuid under which the system root token acts.
+    #[must_use]
+    pub fn root_id(&self) -> CredentialId {
+        CredentialId(format!("{}-{AUTHORIZATION_CODE}-{SYSTEM_DIGITS}", self.0))
+    }
+
+    /// The uuid that an API client authorization of this cluster may be given.
+    ///
+    /// # Errors
+    ///
+    /// It is not one, or of another cluster, or one that Arvados has taken for a
+    /// purpose.
+    pub fn free_authorization_id(&self, text: &str) -> Result<CredentialId, Invalid> {
+        let id = CredentialId::of_authorization(text)?;
+        if !text.starts_with(&self.0) {
+            return Err(Invalid(format!("must begin with the id of this cluster, {}", self.0)));
+        }
+        if RESERVED_DIGITS.iter().any(|digits| text.ends_with(digits)) {
+            return Err(Invalid::new("is reserved"));
+        }
+        Ok(id)
+    }
+
+    fn id(&self, code: &str, random: u128) -> String {
         let mut digits = String::with_capacity(ID_DIGITS);
         let mut rest = random;
         for _ in 0..ID_DIGITS {
@@ -40,7 +74,7 @@ impl ClusterId {
             digits.push(char::from(BASE36[digit]));
             rest /= 36;
         }
-        UserId(format!("{}-{USER_CODE}-{digits}", self.0))
+        format!("{}-{code}-{digits}", self.0)
     }
 }
 
@@ -140,6 +174,8 @@ pub enum UserKind {
 pub struct User {
     /// Its id, for ever.
     pub id: UserId,
+    /// The number that Arvados calls `user_id`.
+    pub number: i64,
     /// Its unique short name.
     pub handle: Handle,
     /// What it is shown as.

@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Credential, ExternalId, Kind, Scope, ScopeSet, Secret, SecretState, Status, Timestamp, UserId,
-    route_allowed,
+    AllowedIps, ClusterId, Credential, Detail, ExternalId, Kind, Scope, ScopeSet, Secret,
+    SecretState, Status, Timestamp, UserId, route_allowed,
 };
 
 /// All that decides whether a proved secret may be used: the one read of a
@@ -120,6 +120,49 @@ pub enum Verdict {
 }
 
 impl Found {
+    /// What the system root token proves: the system user, and all that it may.
+    #[must_use]
+    pub fn root(cluster: &ClusterId) -> Self {
+        let user = cluster.system_user();
+        Self {
+            credential: Credential {
+                id: cluster.root_id(),
+                user_id: user.clone(),
+                workspace: None,
+                scopes: vec!["all".to_owned()],
+                allowed_ips: AllowedIps::default(),
+                created_at: Timestamp::MIN,
+                updated_at: Timestamp::MIN,
+                expires_at: None,
+                revoked_at: None,
+                ended: false,
+                created_by_user_id: user.clone(),
+                created_by_token_id: None,
+                detail: Detail::SystemRoot,
+            },
+            secret: Secret {
+                id: String::new(),
+                state: SecretState::Current,
+                shown: String::new(),
+                created_at: Timestamp::MIN,
+                expires_at: None,
+                proved_at: None,
+                pepper_id: None,
+                reuse_noted: false,
+            },
+            owner: Owner {
+                id: user,
+                external_id: None,
+                handle: "system".to_owned(),
+                is_admin: true,
+                is_active: true,
+            },
+            workspace: None,
+            member_of_required: false,
+            member_of_askers: false,
+        }
+    }
+
     /// The first instant at which the secret that was presented is no longer good.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -208,7 +251,7 @@ impl Found {
                     self.credential.scopes.iter().filter_map(|text| text.parse().ok()).collect();
                 (held.missing(&requirement.scopes), !requirement.scopes.is_empty())
             }
-            Kind::ApiClientAuthorization => {
+            Kind::ApiClientAuthorization | Kind::SystemRoot => {
                 let scopes = &self.credential.scopes;
                 let all = scopes.iter().any(|scope| scope == "all");
                 let missing =

@@ -13,11 +13,13 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
+use zeroize::Zeroizing;
 
 use super::status;
 use crate::{
     caller::Caller,
     clock::Clock,
+    domain::{SaltedToken, Token},
     listener::Peer,
     random,
     rights::{self, Right},
@@ -34,6 +36,9 @@ const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 /// this much earlier, with DEADLINE_EXCEEDED.
 const BEFORE_TONIC: Duration = Duration::from_millis(2);
 
+/// How many calls with salted tokens may be under way at once.
+const SALTED_CALLS: usize = 16;
+
 /// A layer around all services.
 #[derive(Clone)]
 pub struct Gate(Arc<Shared>);
@@ -42,6 +47,9 @@ struct Shared {
     verifier: Arc<Verifier>,
     clock: Arc<dyn Clock>,
     room: Semaphore,
+    /// Of callers whose salted token is not judged before their request is read: who
+    /// shows none that is good takes room from each other alone.
+    room_for_salted: Semaphore,
     longest: Duration,
 }
 
@@ -54,7 +62,8 @@ impl Gate {
         calls: usize,
         longest: Duration,
     ) -> Self {
-        Self(Arc::new(Shared { verifier, clock, room: Semaphore::new(calls), longest }))
+        let (room, room_for_salted) = (Semaphore::new(calls), Semaphore::new(SALTED_CALLS));
+        Self(Arc::new(Shared { verifier, clock, room, room_for_salted, longest }))
     }
 }
 
@@ -117,7 +126,11 @@ impl Shared {
             let answer = tokio::time::timeout(self.longest, inner.call(request)).await;
             return answer.map_or_else(|_| Err(too_late()), |Ok(response)| Ok(response));
         }
-        let Ok(_room) = self.room.try_acquire() else { return Err(status::overloaded()) };
+        let is_salted = self.verifier.recoverable
+            && path == rights::GET_CURRENT_AUTHORIZATION.path
+            && is_salted(request.headers());
+        let room = if is_salted { &self.room_for_salted } else { &self.room };
+        let Ok(_room) = room.try_acquire() else { return Err(status::overloaded()) };
         let Some(right) = Right::of(path) else {
             return Err(Status::unimplemented("this service does not serve this method"));
         };
@@ -131,9 +144,17 @@ impl Shared {
         };
         let mut caller = None;
         let answer = tokio::time::timeout(deadline.saturating_sub(BEFORE_TONIC), async {
-            let found = self.caller(request.headers_mut(), &call).await?;
-            request.extensions_mut().insert(found.clone());
-            caller = Some(found);
+            let text = presented(request.headers_mut())?;
+            let presented = (call.right == &rights::GET_CURRENT_AUTHORIZATION)
+                .then(|| Presented::by(&call, text.clone()));
+            if !is_salted {
+                let found = self.caller(&text, &call).await?;
+                request.extensions_mut().insert(found.clone());
+                caller = Some(found);
+            }
+            if let Some(presented) = presented {
+                request.extensions_mut().insert(presented);
+            }
             let Ok(response) = inner.call(request).await;
             Ok(response)
         });
@@ -146,17 +167,9 @@ impl Shared {
         Ok(response)
     }
 
-    async fn caller(&self, headers: &mut HeaderMap, call: &Call) -> Result<Caller, Status> {
-        let mut presented = headers.get_all(AUTHORIZATION).iter();
-        let token = match (presented.next(), presented.next()) {
-            (None, _) => return Err(status::caller_missing()),
-            (Some(only), None) => bearer(only).ok_or_else(status::caller_refused)?.to_owned(),
-            (Some(_), Some(_)) => return Err(status::caller_refused()),
-        };
-        let token = zeroize::Zeroizing::new(token);
-        headers.remove(AUTHORIZATION);
+    async fn caller(&self, token: &str, call: &Call) -> Result<Caller, Status> {
         self.verifier
-            .authenticate(&token, call.ip, &call.request_id)
+            .authenticate(token, call.ip, &call.request_id)
             .await?
             .ok_or_else(status::caller_refused)
     }
@@ -165,17 +178,56 @@ impl Shared {
         headers
             .get(REQUEST_ID)
             .and_then(|id| id.to_str().ok())
-            .filter(|id| is_request_id(id))
+            .filter(|id| is_request_id(id) && !self.verifier.roots.accept(id))
             .map_or_else(|| random::id(self.clock.now()), ToOwned::to_owned)
     }
 }
 
-/// Whether a caller's name for its call may be in the log. A word as long as the
-/// digits of a token may be one, and is in no id.
+/// What was presented to GetCurrentApiClientAuthorization, whose answer repeats it. A
+/// salted token stands there without a [`Caller`]: it proves one only together with
+/// the `remote` of the request.
+#[derive(Clone)]
+pub(super) struct Presented {
+    text: Arc<Zeroizing<String>>,
+    pub(super) ip: Option<IpAddr>,
+    pub(super) request_id: String,
+}
+
+impl Presented {
+    fn by(call: &Call, text: Zeroizing<String>) -> Self {
+        Self { text: Arc::new(text), ip: call.ip, request_id: call.request_id.clone() }
+    }
+
+    /// The token, if it was salted for another cluster.
+    pub(super) fn salted(&self) -> Option<SaltedToken> {
+        self.text.parse().ok()
+    }
+
+    /// The secret alone; of the system root token the whole text.
+    pub(super) fn secret(&self) -> String {
+        let token: Option<Token> = self.text.parse().ok();
+        token.map_or_else(|| self.text.to_string(), |token| token.expose().to_owned())
+    }
+}
+
+/// The caller's token, which nothing behind the gate gets to see as a header.
+fn presented(headers: &mut HeaderMap) -> Result<Zeroizing<String>, Status> {
+    let mut presented = headers.get_all(AUTHORIZATION).iter();
+    let token = match (presented.next(), presented.next()) {
+        (None, _) => return Err(status::caller_missing()),
+        (Some(only), None) => bearer(only).ok_or_else(status::caller_refused)?.to_owned(),
+        (Some(_), Some(_)) => return Err(status::caller_refused()),
+    };
+    headers.remove(AUTHORIZATION);
+    Ok(Zeroizing::new(token))
+}
+
+/// Whether a caller's name for its call may be in the log. A longer word than the
+/// digits of an id may be of a token, salted ones among them.
 fn is_request_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_graphic())
-        && text.split(|c: char| !c.is_ascii_alphanumeric()).all(|word| word.len() < 43)
+        && text.split(|c: char| !c.is_ascii_alphanumeric()).all(|word| word.len() <= 32)
 }
 
 fn too_late() -> Status {
@@ -220,6 +272,12 @@ fn code(answer: &Result<Response<Body>, Status>) -> Code {
             .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())),
         Err(status) => status.code(),
     }
+}
+
+/// Whether the token was salted for another cluster.
+fn is_salted(headers: &HeaderMap) -> bool {
+    let token = headers.get(AUTHORIZATION).and_then(bearer);
+    token.is_some_and(|token| token.parse::<SaltedToken>().is_ok())
 }
 
 /// The token in `Bearer TOKEN` or `OAuth2 TOKEN` (RFC 6750, SEEDS of Arvados).

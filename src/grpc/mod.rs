@@ -1,5 +1,6 @@
 //! The services over gRPC: parse the request, call, convert the answer.
 
+mod api_client_authorizations;
 mod directory;
 pub mod gate;
 mod parse;
@@ -17,9 +18,7 @@ use crate::{
     directory::Directory,
     domain::Timestamp,
     proto::v1::{
-        api_client_authorizations_server::{
-            ApiClientAuthorizations, ApiClientAuthorizationsServer,
-        },
+        api_client_authorizations_server::ApiClientAuthorizationsServer,
         credentials_server::{Credentials, CredentialsServer},
         directory_server::DirectoryServer,
         personal_access_tokens_server::PersonalAccessTokensServer,
@@ -50,18 +49,26 @@ pub fn routes(verifier: Arc<Verifier>, authority: Arc<Authority>, directory: Dir
     let mut routes = Routes::builder();
     routes
         .add_service(
-            VerificationServer::new(verification::Service(verifier))
+            VerificationServer::new(verification::Service(Arc::clone(&verifier)))
                 .max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
-            PersonalAccessTokensServer::new(personal_access_tokens::Service(authority))
-                .max_decoding_message_size(MAX_REQUEST),
+            PersonalAccessTokensServer::new(personal_access_tokens::Service(Arc::clone(
+                &authority,
+            )))
+            .max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
             DirectoryServer::new(directory::Service(directory))
                 .max_decoding_message_size(MAX_DIRECTORY_REQUEST),
         )
-        .add_service(ApiClientAuthorizationsServer::new(Later))
+        .add_service(
+            ApiClientAuthorizationsServer::new(api_client_authorizations::Service {
+                authority: Arc::clone(&authority),
+                verifier: Arc::clone(&verifier),
+            })
+            .max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(CredentialsServer::new(Later));
     routes.routes()
 }
@@ -69,7 +76,6 @@ pub fn routes(verifier: Arc<Verifier>, authority: Arc<Authority>, directory: Dir
 /// Services of which no RPC is served yet.
 struct Later;
 
-impl ApiClientAuthorizations for Later {}
 impl Credentials for Later {}
 
 /// Who makes this call: the gate has put it there.

@@ -273,13 +273,20 @@ impl Service {
             domain::Status::Expired => proto::TokenState::Expired,
             domain::Status::Revoked => proto::TokenState::Revoked,
         };
-        let Kept { credential, secret, previous_secret_expires_at, last_used_at, last_used_ip } =
-            kept;
+        let Kept {
+            credential,
+            secret,
+            previous_secret_expires_at,
+            last_used_at,
+            last_used_ip,
+            user_number: _,
+            sealed: _,
+        } = kept;
         let (name, description) = match credential.detail {
             Detail::PersonalAccessToken { name, description } => {
                 (name.to_string(), description.to_string())
             }
-            Detail::ApiClientAuthorization { .. } => Default::default(),
+            Detail::ApiClientAuthorization { .. } | Detail::SystemRoot => Default::default(),
         };
         let (workspace_id, organization_id) = credential
             .workspace
@@ -303,7 +310,7 @@ impl Service {
             state: state.into(),
             revoked_at: credential.revoked_at.map(to_timestamp),
             created_by_user_id: Some(credential.created_by_user_id)
-                .filter(|id| !id.is_system())
+                .filter(|id| !id.is_system() || credential.created_by_token_id.is_some())
                 .map(|id| id.to_string()),
             created_by_token_id: credential.created_by_token_id.map(|id| id.0),
             current_secret_created_at: Some(to_timestamp(secret.created_at)),

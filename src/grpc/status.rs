@@ -45,6 +45,11 @@ impl From<Error> for Status {
                 let message = format!("{field} goes beyond what the caller's own token may do");
                 Self::with_error_details(Code::PermissionDenied, message, details)
             }
+            Error::TrustedTokensOff => with_reason(
+                Code::PermissionDenied,
+                "TRUSTED_TOKENS_OFF",
+                "issue-trusted-tokens is off: no token manages tokens",
+            ),
             Error::RevisionUnreachable => with_reason(
                 Code::FailedPrecondition,
                 "REVISION_UNREACHABLE",
@@ -86,6 +91,9 @@ impl From<StoreError> for Status {
                 "MEMBERSHIP_EXISTS",
                 "the user is a member already",
             ),
+            StoreError::AlreadyExists(Unique::Id) => {
+                with_reason(Code::AlreadyExists, "UUID_TAKEN", "another token has this uuid")
+            }
             StoreError::Refused(refusal) => refused(refusal),
             StoreError::At(place, error) => at(&format!("[{place}]"), Self::from(*error)),
             StoreError::Unavailable(source) => {
@@ -175,6 +183,13 @@ fn refused(refusal: Refusal) -> Status {
         }
         Refusal::TokenRevoked => (FailedPrecondition, "TOKEN_REVOKED", "the token is revoked"),
         Refusal::CallerRevoked => return caller_refused(),
+        Refusal::CallerChanged => {
+            return try_again(
+                Code::Unavailable,
+                "CALLER_CHANGED",
+                "the caller's own token was changed meanwhile: try again",
+            );
+        }
         Refusal::CallerScope => return Error::Denied(Denied::Scope).into(),
         Refusal::CallerRole => return Error::Denied(Denied::Role).into(),
         Refusal::QuotaReached => {

@@ -48,14 +48,14 @@ impl proto::verification_server::Verification for Service {
         let found = caller.found;
         let expires_at = found.expires_at().map(to_timestamp);
         let Found { credential, secret, owner, .. } = found;
-        let kind = kind_message(credential.kind()).into();
+        let kind = kind_message(credential.kind());
         let (workspace_id, organization_id) = credential
             .workspace
             .map(|binding| (binding.workspace_id, binding.organization_id))
             .unzip();
         Ok(Response::new(proto::WhoAmIResponse {
             token_id: credential.id.0,
-            kind,
+            kind: kind.into(),
             user: Some(proto::WhoAmIUser {
                 id: owner.id.to_string(),
                 handle: owner.handle,
@@ -67,8 +67,10 @@ impl proto::verification_server::Verification for Service {
             scopes: credential.scopes,
             allowed_ips: credential.allowed_ips.to_texts(),
             expires_at,
-            created_at: Some(to_timestamp(credential.created_at)),
-            token_prefix: (!secret.shown.is_empty()).then_some(secret.shown),
+            // The system root token was never made.
+            created_at: (kind != proto::TokenKind::SystemRoot)
+                .then(|| to_timestamp(credential.created_at)),
+            token_prefix: (kind == proto::TokenKind::PersonalAccessToken).then_some(secret.shown),
         }))
     }
 }
@@ -134,8 +136,7 @@ fn kinds(fields: &mut Fields, numbers: &[i32]) -> Option<Vec<Kind>> {
             Ok(proto::TokenKind::ApiClientAuthorization) => {
                 kinds.push(Kind::ApiClientAuthorization);
             }
-            // No credential is of this kind.
-            Ok(proto::TokenKind::SystemRoot) => {}
+            Ok(proto::TokenKind::SystemRoot) => kinds.push(Kind::SystemRoot),
             Ok(proto::TokenKind::Unspecified) | Err(_) => {
                 fields.wrong(format!("kinds[{at}]"), "is not a kind of token");
             }
@@ -242,5 +243,6 @@ fn kind_message(kind: Kind) -> proto::TokenKind {
     match kind {
         Kind::PersonalAccessToken => proto::TokenKind::PersonalAccessToken,
         Kind::ApiClientAuthorization => proto::TokenKind::ApiClientAuthorization,
+        Kind::SystemRoot => proto::TokenKind::SystemRoot,
     }
 }

@@ -73,6 +73,9 @@ pub enum Unique {
     /// A user's, of a container.
     #[error("membership")]
     Membership,
+    /// Of a credential.
+    #[error("id")]
+    Id,
 }
 
 /// A rule that stood against a change.
@@ -124,6 +127,9 @@ pub enum Refusal {
     /// user's activity, or its user's being an administrator.
     #[error("the caller lost its right meanwhile")]
     CallerRevoked,
+    /// The caller's credential may do something else meanwhile.
+    #[error("the caller's credential was changed meanwhile")]
+    CallerChanged,
     /// The caller's user is no longer what it managed with.
     #[error("the caller manages this no longer")]
     CallerRole,

@@ -17,16 +17,17 @@ use async_trait::async_trait;
 
 use crate::domain::{
     Container, ContainerKind, ContainerName, CredentialId, Description, Digest, Kind, Membership,
-    PepperId, Revision, Timestamp, User, UserId, UserRef,
+    PepperId, Revision, Sealed, Timestamp, User, UserId, UserRef,
 };
 
 pub use error::{Refusal, StoreError, Unique};
 pub use types::{
-    Actor, Basis, Bootstrap, Candidate, ContainerChanges, ContainerFilter, ContainerUpsert,
-    CredentialChanges, Cursor, Expects, Identity, Inserted, Kept, KeptPepper, Lookup, Managed,
-    MembershipChanges, MembershipFilter, MembershipPut, NewContainer, NewCredential, NewSecret,
-    NewUser, OnlyMemberships, Promotion, Reach, Repeat, Revoked, Rotation, Target, TokensOf,
-    Unloaded, UserChanges, UserFilter, UserUpsert, Viewer, Workspaces,
+    Actor, AsItWas, AuthorizationQuery, AuthorizationUpdate, Basis, Bootstrap, Candidate,
+    ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Expects,
+    Identity, Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Managed, MembershipChanges,
+    MembershipFilter, MembershipPut, NewContainer, NewCredential, NewSecret, NewUser,
+    OnlyMemberships, Promotion, Reach, Repeat, Revoked, Rotation, Target, TokensOf, Unloaded,
+    Updated, UserChanges, UserFilter, UserUpsert, Viewer, Workspaces,
 };
 
 /// How long a request id makes its request repeatable.
@@ -81,7 +82,8 @@ pub trait Store: Send + Sync {
     /// proved: a repeat replaced it in between. Done twice, it is done once.
     async fn prove(&self, secret_id: &str, at: Timestamp) -> Result<bool, StoreError>;
 
-    /// Keeps a new credential and its secret. The same caller's repeat of a
+    /// Keeps a new credential and its secret. [`StoreError::AlreadyExists`] if its id is
+    /// taken. The same caller's repeat of a
     /// request id within [`REQUEST_ID_LIFETIME`] makes no second credential: while
     /// the first secret was not proved, `new.secret` replaces it, which is a
     /// change; after that, it is told as [`Inserted::already_used`].
@@ -106,6 +108,24 @@ pub trait Store: Send + Sync {
         after: Option<&Cursor>,
         limit: i64,
     ) -> Result<Vec<Kept>, StoreError>;
+
+    /// The API client authorizations that `query` asks for, which are not revoked, and
+    /// how many there are whatever its limit and offset, if it counts.
+    async fn list_authorizations(
+        &self,
+        query: &AuthorizationQuery,
+    ) -> Result<(Vec<Kept>, Option<i64>), StoreError>;
+
+    /// Changes an API client authorization that is not revoked, unless it is not any
+    /// more as the update takes it to be; `None` if there is none such. Its user must
+    /// be there and active if it is another, and have room for it if it becomes
+    /// active or another's. What is as it shall be stays as it is.
+    async fn update_authorization(
+        &self,
+        target: Target<'_>,
+        update: &AuthorizationUpdate,
+        actor: &Actor,
+    ) -> Result<Option<(Updated, Revision)>, StoreError>;
 
     /// Renames or re-describes a personal access token that is not revoked;
     /// `None` if there is none such.
@@ -159,16 +179,35 @@ pub trait Store: Send + Sync {
     /// These secrets, which only their records can prove. At most four.
     async fn candidates(&self, unloaded: Unloaded<'_>) -> Result<Vec<Candidate>, StoreError>;
 
-    /// Replaces the digest of a secret by one under another pepper, unless it is no
-    /// longer under `from`, or the other is not the current one: then it changes
-    /// nothing and returns `false`. No answer changes, so no audit row is written.
+    /// Replaces the digest of a secret by one under another pepper, and what it is
+    /// sealed as if it is, unless it is no longer under `from`, or the other is not the
+    /// current one: then it changes nothing and returns `false`. No answer changes, so
+    /// no audit row is written.
     async fn redigest(
         &self,
         secret_id: &str,
         from: &PepperId,
         to: &PepperId,
         digest: &Digest,
+        sealed: Option<&Sealed>,
     ) -> Result<bool, StoreError>;
+
+    /// Secrets that are sealed under this pepper, in the order of their ids, from after
+    /// `after` on, at most [`MAX_ROWS`].
+    async fn sealed_under(
+        &self,
+        pepper: &PepperId,
+        after: &str,
+    ) -> Result<Vec<KeptSeal>, StoreError>;
+
+    /// Forgets for good what secrets are sealed as, of at most [`MAX_ROWS`]; returns of
+    /// how many. No answer changes.
+    async fn forget_seals(&self, actor: &Actor) -> Result<u64, StoreError>;
+
+    /// Notes when and from where credentials were last used, unless a later use is
+    /// noted already. What is there no more is passed over. No answer changes, so no
+    /// audit row is written. At most 5,000, each credential once.
+    async fn note_uses(&self, uses: &[LastUse]) -> Result<(), StoreError>;
 
     /// The peppers that were ever loaded, oldest first.
     async fn peppers(&self) -> Result<Vec<KeptPepper>, StoreError>;
@@ -197,6 +236,9 @@ pub trait Store: Send + Sync {
 
     /// The user so named, deleted ones only by id; `None` if there is none.
     async fn user(&self, name: &UserRef) -> Result<Option<User>, StoreError>;
+
+    /// The user with this number, unless it is deleted; `None` if there is none.
+    async fn user_by_number(&self, number: i64) -> Result<Option<User>, StoreError>;
 
     /// Users, newest first, from after `after` on, at most `limit`.
     async fn list_users(
@@ -331,9 +373,9 @@ pub trait Store: Send + Sync {
         actor: &Actor,
     ) -> Result<Option<CredentialId>, StoreError>;
 
-    /// Forgets for good what has been dead since before `before`: personal access
-    /// tokens that are expired, and credentials that are revoked, once nothing is
-    /// kept that was made with them; secrets that are superseded; and request ids that
+    /// Forgets for good what has been dead since before `before`: credentials that are
+    /// expired or revoked and were not changed since, once nothing is kept that was made
+    /// with them; secrets that are superseded; and request ids that
     /// are over. At most [`MAX_ROWS`] of each at a time, by one process at a time;
     /// returns how many it was. A verification then does not find what it found dead.
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError>;

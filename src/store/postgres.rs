@@ -12,7 +12,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{Migrate, PoolLimits, Store, StoreError, Unique};
+use crate::domain::{Pattern, Piece};
 
 type Db = sqlx::Postgres;
 
@@ -50,6 +53,15 @@ const TRY_LOCK_PURGE: &str = "SELECT pg_try_advisory_xact_lock(73099408182193305
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR SHARE";
 const HOLD_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR NO KEY UPDATE";
 
+/// How text is compared by its bytes, whatever the column's collation.
+const BYTEWISE: &str = " COLLATE \"C\"";
+/// What makes rows with a `value` of a JSON array.
+const ROWS_OF: [&str; 2] = ["jsonb_array_elements_text(CAST(", " AS JSONB)) AS listed (value)"];
+/// The bytes of a `value` in hexadecimal.
+const BYTES: &str = "decode(value, 'hex')";
+/// How a text is told to be as a pattern has it.
+const IS_LIKE: [&str; 2] = [" LIKE ", " ESCAPE '\\'"];
+
 pub(super) async fn open(
     url: &str,
     limits: PoolLimits,
@@ -80,8 +92,10 @@ pub(super) async fn open(
     // Whatever is bound, an index leads each of them; to plan a verification takes
     // longer than to run it.
     let planned_once = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
+    let readers = limits.connections - writers;
     Ok(sql::SqlStore {
-        reader: pool(limits.connections - writers, limits.wait, planned_once).await?,
+        lists: Semaphore::new((readers as usize / 2).max(1)),
+        reader: pool(readers, limits.wait, planned_once).await?,
         writer: pool(writers, limits.wait, options).await?,
         _lock: None,
     })
@@ -111,6 +125,29 @@ async fn pool(
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin().await
+}
+
+/// Begins to read as of one instant, by statements that are used once: planned for
+/// what is bound to them.
+async fn begin_reading(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+    let statement = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                     SET LOCAL plan_cache_mode = force_custom_plan";
+    pool.begin_with(statement).await
+}
+
+/// What [`IS_LIKE`] takes.
+fn like(pattern: &Pattern) -> String {
+    let Pattern(pieces) = pattern;
+    let mut text = String::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece {
+            Piece::Any => text.push('%'),
+            Piece::One => text.push('_'),
+            Piece::Literal(special @ ('%' | '_' | '\\')) => text.extend(['\\', *special]),
+            Piece::Literal(character) => text.push(*character),
+        }
+    }
+    text
 }
 
 /// Wakes whoever follows the changes; the table stays the truth.

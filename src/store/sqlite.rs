@@ -18,7 +18,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{Migrate, Store, StoreError, Unique};
+use crate::domain::{Pattern, Piece};
 
 type Db = sqlx::Sqlite;
 
@@ -44,6 +47,15 @@ const TRY_LOCK_PURGE: &str = "SELECT TRUE";
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1";
 const HOLD_CREDENTIAL: &str = LOCK_CREDENTIAL;
 
+/// How text is compared by its bytes: as it is.
+const BYTEWISE: &str = "";
+/// What makes rows with a `value` of a JSON array.
+const ROWS_OF: [&str; 2] = ["json_each(", ")"];
+/// The bytes of a `value` in hexadecimal.
+const BYTES: &str = "unhex(value)";
+/// How a text is told to be as a pattern has it: LIKE takes `A` for `a` here.
+const IS_LIKE: [&str; 2] = [" GLOB ", ""];
+
 /// How many connections read beside the one that writes.
 const READERS: u32 = 4;
 
@@ -67,6 +79,8 @@ pub(super) async fn open(
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // What is forgotten does not stay in a free page.
+        .pragma("secure_delete", "on")
         .busy_timeout(Duration::from_secs(5));
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
@@ -82,7 +96,8 @@ pub(super) async fn open(
         .max_lifetime(None)
         .connect_with(options.read_only(true))
         .await?;
-    Ok(sql::SqlStore { reader, writer, _lock: Some(lock) })
+    let lists = Semaphore::new(READERS as usize / 2);
+    Ok(sql::SqlStore { reader, writer, lists, _lock: Some(lock) })
 }
 
 /// A file that only its owner may read, made unless it is there.
@@ -109,6 +124,26 @@ fn lock(file: File) -> Result<File, StoreError> {
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin_with("BEGIN IMMEDIATE").await
+}
+
+/// Begins to read as of one instant, by statements that are used once.
+async fn begin_reading(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+    pool.begin().await
+}
+
+/// What [`IS_LIKE`] takes.
+fn like(pattern: &Pattern) -> String {
+    let Pattern(pieces) = pattern;
+    let mut text = String::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece {
+            Piece::Any => text.push('*'),
+            Piece::One => text.push('?'),
+            Piece::Literal(special @ ('*' | '?' | '[')) => text.extend(['[', *special, ']']),
+            Piece::Literal(character) => text.push(*character),
+        }
+    }
+    text
 }
 
 /// Nobody else follows: there is one process.

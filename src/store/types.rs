@@ -3,9 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use crate::domain::{
-    ClusterId, ContainerKind, Credential, CredentialId, Description, Detail, Digest, DisplayName,
-    ExternalId, Found, Handle, Kind, PepperId, RequestId, Revision, Role, Secret, Slug, Timestamp,
-    TokenName, UserId, UserKind,
+    Attribute, ClusterId, Condition, ContainerKind, Credential, CredentialId, Description, Detail,
+    Digest, Direction, DisplayName, ExternalId, Found, Handle, Kind, PepperId, Peppers, RequestId,
+    Revision, Role, Sealed, Secret, Slug, Timestamp, Token, TokenName, UserId, UserKind,
 };
 
 /// What the first start fixes for good.
@@ -83,8 +83,11 @@ pub struct Actor {
     pub user_id: UserId,
     /// By which credential; `None`: none, the service itself.
     pub token_id: Option<CredentialId>,
-    /// By which of its secrets.
+    /// By which of its secrets; `None`: the token is in no table.
     pub secret_id: Option<String>,
+    /// What its credential must still be when the change is committed, if that can
+    /// change.
+    pub as_it_was: Option<AsItWas>,
     /// From where.
     pub ip: Option<IpAddr>,
     /// The name of the call in the logs.
@@ -95,6 +98,15 @@ pub struct Actor {
     pub basis: Basis,
     /// Whether it may decide who acts as an administrator.
     pub appoints: bool,
+}
+
+/// What could be changed of a credential since it was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsItWas {
+    /// What it could be used for.
+    pub scopes: Vec<String>,
+    /// When it was to end.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// By what right a caller makes a change, beside its credential and its user
@@ -128,6 +140,7 @@ impl Actor {
             user_id: system,
             token_id: None,
             secret_id: None,
+            as_it_was: None,
             ip: None,
             request_id: None,
             at,
@@ -179,6 +192,76 @@ pub struct NewSecret {
     pub record: String,
     /// The prefix and first digits.
     pub shown: String,
+    /// The secret itself, where that is to be recoverable.
+    pub sealed: Option<Sealed>,
+}
+
+/// A secret that is kept recoverable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSeal {
+    /// Its row.
+    pub secret_id: String,
+    /// Of which credential.
+    pub credential_id: CredentialId,
+    /// The secret.
+    pub sealed: Sealed,
+}
+
+/// When and from where a credential was last used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastUse {
+    /// The credential.
+    pub credential_id: CredentialId,
+    /// When.
+    pub at: Timestamp,
+    /// From where, if that is known.
+    pub ip: Option<IpAddr>,
+}
+
+/// Which API client authorizations to list, and how.
+#[derive(Debug, Clone)]
+pub struct AuthorizationQuery {
+    /// Those that there are for this caller.
+    pub reach: Reach,
+    /// All of these must hold.
+    pub conditions: Vec<Condition>,
+    /// By what they are sorted; then by when they were made and by their uuids, the
+    /// newest first.
+    pub order: Vec<(Attribute, Direction)>,
+    /// Of those that are equal in all of these, only the first; none: all.
+    pub distinct: Vec<Attribute>,
+    /// How many to pass over.
+    pub offset: i64,
+    /// At most so many.
+    pub limit: i64,
+    /// Whether to count all that there are.
+    pub counts: bool,
+}
+
+/// What an API client authorization shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizationUpdate {
+    /// As it was when this was decided: nothing is changed if it is not any more.
+    pub before: Credential,
+    /// As whom its holder shall act.
+    pub user_id: UserId,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// When it shall end.
+    pub expires_at: Option<Timestamp>,
+    /// The client application's number.
+    pub api_client_id: Option<i64>,
+    /// How many, neither deleted nor expired, its user may then have.
+    pub quota: i64,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Updated {
+    /// It is so.
+    Done(Box<Kept>),
+    /// It was changed by somebody else since.
+    Stale,
 }
 
 /// What makes a request repeatable.
@@ -213,14 +296,27 @@ pub struct Inserted {
 pub struct Kept {
     /// The record.
     pub credential: Credential,
+    /// The number of its user.
+    pub user_number: i64,
     /// Its newest secret.
     pub secret: Secret,
+    /// That secret itself, where it is recoverable: under the same pepper.
+    pub sealed: Option<Sealed>,
     /// The end of the secret before it, while that may still be good.
     pub previous_secret_expires_at: Option<Timestamp>,
     /// When it was last used, if it was and that was noted.
     pub last_used_at: Option<Timestamp>,
     /// From where.
     pub last_used_ip: Option<String>,
+}
+
+impl Kept {
+    /// Its newest secret, if it is kept recoverable, under one of these peppers.
+    #[must_use]
+    pub fn opened(&self, peppers: &Peppers) -> Option<Token> {
+        let pepper = peppers.get(self.secret.pepper_id.as_ref()?)?;
+        pepper.open(&self.credential.id, self.sealed.as_ref()?)
+    }
 }
 
 /// One credential, of one kind and within reach.
@@ -260,6 +356,8 @@ pub struct CredentialChanges {
 pub struct Revoked {
     /// The credential that was named.
     pub kept: Kept,
+    /// Whether it was not revoked before.
+    pub changed: bool,
     /// Some of its descendants may still be to be revoked.
     pub more: bool,
 }

@@ -151,8 +151,13 @@ fn debug_of_a_message_with_a_secret_shows_nothing_of_it() {
     check_around![
         BatchVerifyRequest,
         CreateApiClientAuthorizationResponse,
+        CreateSystemAuthResponse,
+        DeleteApiClientAuthorizationResponse,
+        GetApiClientAuthorizationResponse,
+        GetCurrentApiClientAuthorizationResponse,
         ListApiClientAuthorizationsResponse,
         StreamVerifyRequest,
+        UpdateApiClientAuthorizationResponse,
     ];
 }
 

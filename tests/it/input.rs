@@ -4,13 +4,15 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use prost_types::{Duration, FieldMask, Timestamp};
+use prost_types::{Duration, FieldMask, ListValue, Struct, Timestamp, Value, value};
 use token_authority::proto::v1::{
-    Consistency, CreatePersonalAccessTokenRequest, CreateUserRequest,
-    GetPersonalAccessTokenRequest, GetUserRequest, ListPersonalAccessTokensRequest,
-    ListUsersRequest, RevokePersonalAccessTokenRequest, UpdatePersonalAccessTokenRequest,
-    UpdateUserRequest, VerifyRequest, consistency::Requirement,
-    create_personal_access_token_request::Expiry,
+    Consistency, CreateApiClientAuthorizationRequest, CreatePersonalAccessTokenRequest,
+    CreateSystemAuthRequest, CreateUserRequest, DeleteApiClientAuthorizationRequest, Filter,
+    GetApiClientAuthorizationRequest, GetCurrentApiClientAuthorizationRequest,
+    GetPersonalAccessTokenRequest, GetUserRequest, ListApiClientAuthorizationsRequest,
+    ListPersonalAccessTokensRequest, ListUsersRequest, RevokePersonalAccessTokenRequest, ScopeList,
+    UpdateApiClientAuthorizationRequest, UpdatePersonalAccessTokenRequest, UpdateUserRequest,
+    VerifyRequest, consistency::Requirement, create_personal_access_token_request::Expiry,
 };
 use tonic::{Code, Status};
 
@@ -30,9 +32,15 @@ on_both_stores![
     pages_have_a_size_and_a_token_that_was_given,
     question_about_a_token_is_well_formed,
     consistency_is_well_formed,
+    authorization_is_made_for_what_is_named_as_it_is,
+    scopes_of_an_authorization_are_at_most_100_and_hold_no_token,
+    authorization_to_be_read_or_changed_is_named_and_the_mask_names_what_can_change,
+    list_of_authorizations_is_asked_for_in_its_language,
+    all_that_is_wrong_with_a_list_of_authorizations_is_said_at_once,
     user_has_a_handle_of_letters_and_short_plain_names,
     user_to_be_read_or_changed_is_named_in_one_of_three_ways,
     any_text_in_any_field_gets_an_answer_and_never_a_fault,
+    any_list_of_authorizations_gets_an_answer_and_never_a_fault,
 ];
 
 /// Requests of one RPC that are wrong, and the fields that the refusals name.
@@ -414,6 +422,299 @@ async fn consistency_is_well_formed(engine: Engine) {
     refuses!(server.verification.verify(wrong));
 }
 
+async fn authorization_is_made_for_what_is_named_as_it_is(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let good = CreateApiClientAuthorizationRequest::default();
+    let called = |uuid: &str| CreateApiClientAuthorizationRequest {
+        uuid: Some(uuid.to_owned()),
+        ..good.clone()
+    };
+    let of = |owner: &str| CreateApiClientAuthorizationRequest {
+        owner_uuid: Some(owner.to_owned()),
+        ..good.clone()
+    };
+    let until = |seconds, nanos| CreateApiClientAuthorizationRequest {
+        expires_at: Some(Timestamp { seconds, nanos }),
+        ..good.clone()
+    };
+    let mut wrong: Wrong<_> = vec![
+        (
+            &["select[1]"],
+            CreateApiClientAuthorizationRequest {
+                select: texts(&["uuid", "kind"]),
+                ..good.clone()
+            },
+        ),
+        (&["expires_at"], until(0, -1)),
+        (&["expires_at"], until(0, 1_000_000_000)),
+        (&["expires_at"], until(253_402_300_800, 0)),
+        (&["expires_at"], until(i64::MIN, 0)),
+    ];
+    for uuid in [
+        "",
+        "x",
+        "zzzzz-gj3su-0123456789abcd",
+        "zzzzz-gj3su-0123456789abcdef",
+        "zzzzz-gj3su-0123456789ABCDE",
+        "zzzzz-tpzed-0123456789abcde",
+        "zzzzz-gj3su-0123456789abcde-",
+        "aaaaa-gj3su-0123456789abcde",
+        "zzzzz-gj3su-000000000000000",
+        "zzzzz-gj3su-anonymouspublic",
+    ] {
+        wrong.push((&["uuid"], called(uuid)));
+    }
+    for owner in
+        ["", "alice", "handle:", "handle:Alice", "external:", "external:a\0b", "zzzzz-tpzed-1"]
+    {
+        wrong.push((&["owner_uuid"], of(owner)));
+    }
+    refuses!(server.authorizations.create_api_client_authorization(wrong));
+    let mut authorizations = server.authorizations(&server.admin);
+    let past = until(-62_135_596_800, 0);
+    for good in [called("zzzzz-gj3su-0123456789abcde"), of("handle:admin"), past] {
+        authorizations.create_api_client_authorization(good).await.unwrap();
+    }
+}
+
+fn scoped(scopes: &[&str]) -> Option<ScopeList> {
+    Some(ScopeList { values: texts(scopes) })
+}
+
+async fn scopes_of_an_authorization_are_at_most_100_and_hold_no_token(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let made = server.authorization_of("handle:admin", None).await;
+    let (long, longest) = ("G".repeat(257), "G".repeat(256));
+    let secret = made.api_token();
+    let within = format!("GET /{secret}/x");
+    let many = ["all"; 101];
+    let wrong: [(&[_], &[_]); 7] = [
+        (&["scopes.values[100]"], &many),
+        (&["scopes.values[1]"], &["all", &long]),
+        (&["scopes.values[0]"], &["GET /\0"]),
+        (&["scopes.values[0]"], &["GET /\n"]),
+        (&["scopes.values[0]"], &[secret]),
+        (&["scopes.values[0]"], &[&within]),
+        (&["scopes.values[0]"], &[&server.admin]),
+    ];
+    let creations: Wrong<_> = wrong
+        .iter()
+        .map(|(fields, scopes)| {
+            let scopes = scoped(scopes);
+            (*fields, CreateApiClientAuthorizationRequest { scopes, ..Default::default() })
+        })
+        .collect();
+    let of_system: Wrong<_> = wrong
+        .iter()
+        .map(|(fields, scopes)| {
+            (*fields, CreateSystemAuthRequest { scopes: scoped(scopes), ..Default::default() })
+        })
+        .collect();
+    let updates: Wrong<_> = wrong
+        .iter()
+        .map(|(fields, scopes)| {
+            let (uuid, scopes) = (made.uuid().to_owned(), scoped(scopes));
+            (*fields, UpdateApiClientAuthorizationRequest { uuid, scopes, ..Default::default() })
+        })
+        .collect();
+    refuses!(server.authorizations.create_api_client_authorization(creations));
+    refuses!(server.authorizations.create_system_auth(of_system));
+    refuses!(server.authorizations.update_api_client_authorization(updates));
+    // Whatever else an entry is, it allows nothing.
+    for good in [&many[..100], &[], &[&longest], &["", "x", "[\"GET\",\"/x\"]", "\u{202e}é"]] {
+        let made = server.authorization_of("handle:admin", Some(good)).await;
+        assert_eq!(made.scopes.unwrap().values, good);
+    }
+}
+
+async fn authorization_to_be_read_or_changed_is_named_and_the_mask_names_what_can_change(
+    engine: Engine,
+) {
+    let server = TestServer::start(engine).await;
+    let made = server.authorization_of("handle:admin", None).await;
+    let wrong: Wrong<_> = vec![
+        (&["uuid"], GetApiClientAuthorizationRequest::default()),
+        (
+            &["select[0]"],
+            GetApiClientAuthorizationRequest {
+                uuid: made.uuid().to_owned(),
+                select: texts(&["href"]),
+            },
+        ),
+    ];
+    refuses!(server.authorizations.get_api_client_authorization(wrong));
+    let wrong: Wrong<_> = vec![(&["uuid"], DeleteApiClientAuthorizationRequest::default())];
+    refuses!(server.authorizations.delete_api_client_authorization(wrong));
+    let mut wrong: Wrong<_> = Vec::new();
+    for remote in ["", "zzzz", "zzzzzz", "ZZZZZ", "zz-zz", "zzzz\0"] {
+        let remote = Some(remote.to_owned());
+        wrong.push((&["remote"], GetCurrentApiClientAuthorizationRequest { remote }));
+    }
+    refuses!(server.authorizations.get_current_api_client_authorization(wrong));
+    let masked = |paths: &[&str]| UpdateApiClientAuthorizationRequest {
+        uuid: made.uuid().to_owned(),
+        update_mask: Some(FieldMask { paths: texts(paths) }),
+        ..Default::default()
+    };
+    let mut wrong: Wrong<_> = vec![
+        (&["uuid"], UpdateApiClientAuthorizationRequest::default()),
+        (&["scopes"], masked(&["scopes"])),
+        (&["user_id"], masked(&["user_id"])),
+        (&["update_mask.paths[1]"], masked(&["expires_at", "select"])),
+    ];
+    for path in ["uuid", "owner_uuid", "api_token", "created_by_ip_address", "*", "", "Scopes"] {
+        wrong.push((&["update_mask.paths[0]"], masked(&[path])));
+    }
+    refuses!(server.authorizations.update_api_client_authorization(wrong));
+    for uuid in ["x", "zzzzz-gj3su-", "zzzzz-gj3su-0123456789abcde", "a\0b", &"x".repeat(1_000)] {
+        let request =
+            GetApiClientAuthorizationRequest { uuid: uuid.to_owned(), ..Default::default() };
+        let answer =
+            server.authorizations(&server.admin).get_api_client_authorization(request).await;
+        assert_eq!(answer.unwrap_err().code(), Code::NotFound, "{uuid:?}");
+    }
+}
+
+fn text(text: &str) -> Value {
+    value(value::Kind::StringValue(text.to_owned()))
+}
+
+fn value(kind: value::Kind) -> Value {
+    Value { kind: Some(kind) }
+}
+
+fn filter(attribute: &str, operator: &str, operand: Value) -> Filter {
+    let [attribute, operator] = [attribute, operator].map(ToOwned::to_owned);
+    Filter { attribute, operator, operand: Some(operand) }
+}
+
+async fn list_of_authorizations_is_asked_for_in_its_language(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let good = ListApiClientAuthorizationsRequest::default();
+    let ordered = |order: &str| ListApiClientAuthorizationsRequest {
+        order: texts(&["uuid", order]),
+        ..good.clone()
+    };
+    let selected = |attribute: &str| ListApiClientAuthorizationsRequest {
+        select: texts(&[attribute]),
+        ..good.clone()
+    };
+    let filtered = |attribute: &str, operator: &str, operand| ListApiClientAuthorizationsRequest {
+        filters: vec![filter("uuid", "=", text("x")), filter(attribute, operator, operand)],
+        ..good.clone()
+    };
+    let stated = |attribute: &str, operand| ListApiClientAuthorizationsRequest {
+        r#where: Some(Struct { fields: [(attribute.to_owned(), operand)].into() }),
+        ..good.clone()
+    };
+    let number = |number| value(value::Kind::NumberValue(number));
+    let null = || value(value::Kind::NullValue(0));
+    let list = |values| value(value::Kind::ListValue(ListValue { values }));
+    let empty = || value(value::Kind::StructValue(Struct::default()));
+    let mut wrong: Wrong<_> = vec![
+        (&["limit"], ListApiClientAuthorizationsRequest { limit: Some(-1), ..good.clone() }),
+        (&["offset"], ListApiClientAuthorizationsRequest { offset: -1, ..good.clone() }),
+        (&["offset"], ListApiClientAuthorizationsRequest { offset: 1_000_001, ..good.clone() }),
+        (&["count"], ListApiClientAuthorizationsRequest { count: 9, ..good.clone() }),
+    ];
+    for order in ["", "x", "uuid up", "uuid asc desc", "api_token", "etag desc", "id"] {
+        wrong.push((&["order[1]"], ordered(order)));
+    }
+    for attribute in ["", "x", "kind", "UUID", "any", "uuid desc"] {
+        wrong.push((&["select[0]"], selected(attribute)));
+    }
+    for attribute in ["", "x", "etag", "kind", "uuid ", "user.uuid"] {
+        wrong.push((&["filters[1].attribute"], filtered(attribute, "=", text("x"))));
+    }
+    for (attribute, operator) in [
+        ("uuid", ""),
+        ("uuid", "=="),
+        ("uuid", "exists"),
+        ("uuid", "contains"),
+        ("uuid", "@@"),
+        ("api_token", "!="),
+        ("api_token", "like"),
+        ("scopes", "<"),
+        ("scopes", "like"),
+        ("created_at", "like"),
+        ("user_id", "ilike"),
+    ] {
+        wrong.push((&["filters[1].operator"], filtered(attribute, operator, text("x"))));
+    }
+    for (attribute, operator, operand) in [
+        ("uuid", "=", number(1.0)),
+        ("uuid", "=", empty()),
+        ("uuid", "in", text("x")),
+        ("uuid", "in", list(vec![number(1.0)])),
+        ("uuid", "<", null()),
+        ("uuid", "like", null()),
+        ("user_id", "=", text("x")),
+        ("user_id", "=", number(1.5)),
+        ("user_id", "<", number(1e300)),
+        ("user_id", "<", number(f64::NAN)),
+        ("expires_at", "<", text("tomorrow")),
+        ("expires_at", "<", text("2027-01-02")),
+        ("expires_at", "=", text("2027-01-02T03:04:05.1234567Z")),
+        ("expires_at", "=", list(vec![])),
+        ("scopes", "=", text("all")),
+        ("scopes", "=", list(vec![number(1.0)])),
+        ("scopes", "in", list(vec![text("all")])),
+        ("uuid", "is_a", number(1.0)),
+    ] {
+        wrong.push((&["filters[1].operand"], filtered(attribute, operator, operand)));
+    }
+    for (attribute, operand) in
+        [("x", text("x")), ("etag", text("x")), ("user_id", text("x")), ("scopes", text("all"))]
+    {
+        wrong.push((&["where"], stated(attribute, operand)));
+    }
+    refuses!(server.authorizations.list_api_client_authorizations(wrong));
+    let mut authorizations = server.authorizations(&server.admin);
+    for good in [
+        ListApiClientAuthorizationsRequest { limit: Some(i32::MAX), ..good.clone() },
+        ListApiClientAuthorizationsRequest { offset: 1_000_000, ..good.clone() },
+        ordered("expires_at DESC"),
+        selected("etag"),
+        filtered("expires_at", "=", null()),
+        filtered(
+            "expires_at",
+            "NOT IN",
+            list(vec![null(), text("2027-01-02T03:04:05.000000000Z")]),
+        ),
+        filtered("any", "ilike", text("%x_")),
+        filtered("scopes", "not in", list(vec![list(vec![text("all")]), list(vec![])])),
+        filtered("api_token", "in", list(vec![text("x")])),
+        filtered("user_id", ">=", number(-1.0)),
+        filtered("uuid", "is_a", list(vec![text("arvados#user"), text("arvados#thing")])),
+        stated("scopes", list(vec![text("all")])),
+        stated("uuid", text("x")),
+    ] {
+        let answer = authorizations.list_api_client_authorizations(good).await.unwrap();
+        assert!(answer.into_inner().items.is_empty());
+    }
+}
+
+async fn all_that_is_wrong_with_a_list_of_authorizations_is_said_at_once(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let nothing = Filter { operand: None, ..filter("uuid", "=", text("x")) };
+    let request = ListApiClientAuthorizationsRequest {
+        filters: vec![filter("uuid", "=", text("x")), nothing],
+        r#where: Some(Struct { fields: [("x".to_owned(), Value { kind: None })].into() }),
+        order: texts(&["x"]),
+        select: texts(&["x"]),
+        distinct: true,
+        limit: Some(-1),
+        offset: -1,
+        count: 9,
+    };
+    let answer = server.authorizations(&server.admin).list_api_client_authorizations(request).await;
+    let mut fields = wrong_fields(answer);
+    fields.sort();
+    let expected =
+        ["count", "filters[1].operand", "limit", "offset", "order[0]", "select[0]", "where"];
+    assert_eq!(fields, expected);
+}
+
 async fn user_has_a_handle_of_letters_and_short_plain_names(engine: Engine) {
     let server = TestServer::start(engine).await;
     let good = CreateUserRequest { handle: "good".to_owned(), ..Default::default() };
@@ -511,6 +812,15 @@ fn any_text() -> impl Strategy<Value = String> {
         "/notes",
         "0-0000000000000000",
         "'; DROP TABLE users; --",
+        "zzzzz-gj3su-0123456789abcde",
+        "v2/zzzzz-gj3su-0123456789abcde/",
+        "expires_at desc",
+        "api_token",
+        "scopes",
+        "not in",
+        "ilike",
+        "2027-01-02T03:04:05.000000000Z",
+        "%_\\",
     ]);
     prop_oneof![
         2 => anything.clone(),
@@ -540,6 +850,98 @@ fn any_creation() -> impl Strategy<Value = CreatePersonalAccessTokenRequest> {
                 allowed_ips,
                 request_id,
                 user_id,
+            }
+        },
+    )
+}
+
+fn any_value() -> impl Strategy<Value = Option<Value>> {
+    let leaf = prop_oneof![
+        Just(None),
+        Just(Some(value::Kind::NullValue(0))),
+        any::<f64>().prop_map(|number| Some(value::Kind::NumberValue(number))),
+        any::<bool>().prop_map(|truth| Some(value::Kind::BoolValue(truth))),
+        any_text().prop_map(|text| Some(value::Kind::StringValue(text))),
+    ]
+    .prop_map(|kind| Value { kind });
+    let any = leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3)
+                .prop_map(|values| value(value::Kind::ListValue(ListValue { values }))),
+            prop::collection::btree_map(any_text(), inner, 0..3)
+                .prop_map(|fields| value(value::Kind::StructValue(Struct { fields }))),
+        ]
+    });
+    prop::option::weighted(0.9, any)
+}
+
+fn any_list() -> impl Strategy<Value = ListApiClientAuthorizationsRequest> {
+    let names = vec![
+        "uuid",
+        "api_token",
+        "api_client_id",
+        "user_id",
+        "created_by_ip_address",
+        "last_used_at",
+        "expires_at",
+        "owner_uuid",
+        "scopes",
+        "created_at",
+        "etag",
+        "any",
+    ];
+    let operators = vec!["=", "!=", "<", ">=", "like", "ilike", "in", "not in", "is_a", "exists"];
+    let name = || prop_oneof![4 => prop::sample::select(names.clone()).prop_map(String::from), 1 => any_text()];
+    let operator =
+        prop_oneof![4 => prop::sample::select(operators).prop_map(String::from), 1 => any_text()];
+    let filter = (name(), operator, any_value())
+        .prop_map(|(attribute, operator, operand)| Filter { attribute, operator, operand });
+    let wheres = (name(), any_value()).prop_map(|(name, operand)| Struct {
+        fields: operand.into_iter().map(|operand| (name.clone(), operand)).collect(),
+    });
+    (
+        prop::collection::vec(filter, 0..3),
+        prop::option::weighted(0.2, wheres),
+        prop::collection::vec(name(), 0..2),
+        prop::collection::vec(name(), 0..2),
+        any::<bool>(),
+        prop::option::of(prop_oneof![0..10, any::<i32>()]),
+        prop_oneof![Just(0), any::<i64>()],
+        0..4,
+    )
+        .prop_map(|(filters, r#where, order, select, distinct, limit, offset, count)| {
+            ListApiClientAuthorizationsRequest {
+                filters,
+                r#where,
+                order,
+                select,
+                distinct,
+                limit,
+                offset,
+                count,
+            }
+        })
+}
+
+fn any_authorization() -> impl Strategy<Value = CreateApiClientAuthorizationRequest> {
+    let some = || prop::option::weighted(0.2, any_text());
+    let number = || prop::option::weighted(0.1, any::<i64>());
+    let scopes = prop::option::of(prop::collection::vec(any_text(), 0..3));
+    let expires_at = prop::option::weighted(
+        0.3,
+        (any::<i64>(), any::<i32>()).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos }),
+    );
+    let select = prop::collection::vec(any_text(), 0..2);
+    (some(), some(), number(), number(), scopes, expires_at, select).prop_map(
+        |(uuid, owner_uuid, user_id, api_client_id, scopes, expires_at, select)| {
+            CreateApiClientAuthorizationRequest {
+                uuid,
+                owner_uuid,
+                user_id,
+                api_client_id,
+                scopes: scopes.map(|values| ScopeList { values }),
+                expires_at,
+                select,
             }
         },
     )
@@ -588,6 +990,41 @@ fn is_answered<T>(answer: Result<T, Status>) -> Result<(), TestCaseError> {
     );
     prop_assert!(is_no, "{status}");
     Ok(())
+}
+
+async fn any_list_of_authorizations_gets_an_answer_and_never_a_fault(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let made = server.authorization_of("handle:admin", None).await;
+    let runtime = tokio::runtime::Handle::current();
+    let property = |(list, creation, id): (
+        ListApiClientAuthorizationsRequest,
+        CreateApiClientAuthorizationRequest,
+        String,
+    )| {
+        runtime.block_on(async {
+            let mut authorizations = server.authorizations(made.api_token());
+            is_answered(authorizations.list_api_client_authorizations(list).await)?;
+            let update = UpdateApiClientAuthorizationRequest {
+                uuid: made.uuid().to_owned(),
+                scopes: None,
+                expires_at: creation.expires_at.filter(|end| end.seconds > 4_000_000_000),
+                api_client_id: creation.api_client_id,
+                user_id: creation.user_id,
+                update_mask: None,
+                select: creation.select.clone(),
+            };
+            is_answered(authorizations.update_api_client_authorization(update).await)?;
+            is_answered(authorizations.create_api_client_authorization(creation).await)?;
+            let remote = GetCurrentApiClientAuthorizationRequest { remote: Some(id.clone()) };
+            is_answered(authorizations.get_current_api_client_authorization(remote).await)?;
+            let request = GetApiClientAuthorizationRequest { uuid: id, ..Default::default() };
+            is_answered(authorizations.get_api_client_authorization(request).await)
+        })
+    };
+    tokio::task::block_in_place(|| {
+        let mut runner = TestRunner::new(Config::with_cases(200));
+        runner.run(&(any_list(), any_authorization(), any_text()), property).unwrap();
+    });
 }
 
 async fn any_text_in_any_field_gets_an_answer_and_never_a_fault(engine: Engine) {

@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use token_authority::proto::v1::{
-    CreatePersonalAccessTokenRequest, CreateUserRequest, VerifyRequest, WhoAmIRequest,
+    CreatePersonalAccessTokenRequest, CreateUserRequest, Filter,
+    ListApiClientAuthorizationsRequest, VerifyRequest, WhoAmIRequest,
     verification_client::VerificationClient,
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
@@ -60,6 +61,53 @@ async fn request_over_64_kib_is_refused() {
     assert_eq!(ask(64 * 1024).await.unwrap_err().code(), Code::OutOfRange);
     assert_eq!(ask(8 * 1024 * 1024).await.unwrap_err().code(), Code::OutOfRange);
     client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_with_filters_over_64_kib_is_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let ask = async |length: usize| {
+        let filter =
+            Filter { attribute: "x".repeat(length), operator: "=".to_owned(), operand: None };
+        let filters = vec![filter];
+        let request = ListApiClientAuthorizationsRequest { filters, ..Default::default() };
+        server.authorizations(&server.admin).list_api_client_authorizations(request).await
+    };
+    assert_eq!(ask(60 * 1024).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(ask(64 * 1024).await.unwrap_err().code(), Code::OutOfRange);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_of_authorizations_over_2_mib_is_cut_short_and_says_so() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let entries: Vec<_> = (0..100).map(|entry| format!("GET /{entry:0250}")).collect();
+    let entries: Vec<_> = entries.iter().map(String::as_str).collect();
+    for _ in 0..100 {
+        server.authorization_of("handle:admin", Some(&entries)).await;
+    }
+    let mut uuids = std::collections::BTreeSet::new();
+    let mut pages = 0;
+    while uuids.len() < 100 {
+        let request = ListApiClientAuthorizationsRequest {
+            limit: Some(1_000),
+            offset: uuids.len().try_into().unwrap(),
+            ..Default::default()
+        };
+        let mut authorizations = server.authorizations(&server.admin);
+        let page = authorizations.list_api_client_authorizations(request).await.unwrap();
+        let page = page.into_inner();
+        assert_eq!(page.items_available, Some(100));
+        assert!(page.encoded_len() <= 2 * 1024 * 1024 + 64 * 1024, "{}", page.encoded_len());
+        if uuids.is_empty() {
+            assert!((60..100).contains(&page.items.len()), "{}", page.items.len());
+            assert_eq!(usize::try_from(page.limit).unwrap(), page.items.len());
+        }
+        uuids.extend(page.items.into_iter().map(|item| item.uuid.unwrap()));
+        pages += 1;
+    }
+    assert_eq!(pages, 2);
     server.stop().await;
 }
 

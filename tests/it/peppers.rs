@@ -14,9 +14,11 @@ use token_authority::{
     domain::{CredentialId, Pepper, PepperId, Peppers, Requirement},
     hashing::Recovery,
     proto::v1::{CreateUserRequest, VerifyRequest, VerifyResponse, WhoAmIRequest},
+    root::RootTokens,
     server::Server,
     store::{Migrate, PoolLimits, Store, open_postgres, open_sqlite},
     upkeep::{OnReuse, Upkeep},
+    usage::Uses,
     verifier::{Answer, Consistency, PepperLoss, Verifier},
 };
 use tokio::sync::RwLock;
@@ -166,15 +168,19 @@ async fn wrong_secrets_with_right_prefixes_reach_no_argon2id(engine: Engine) {
     let recovery = Arc::new(Recovery::new(1));
     let system = "zzzzz-tpzed-000000000000000".parse().unwrap();
     let (upkeep, _) = Upkeep::start(Arc::clone(&store), clock.clone(), system, OnReuse::Report);
-    let verifier = Arc::new(Verifier::new(
-        Arc::clone(&store),
+    let cluster_id = "zzzzz".parse().unwrap();
+    let verifier = Arc::new(Verifier {
+        store: Arc::clone(&store),
         clock,
-        Arc::new(Peppers::new(vec![pepper(7)]).unwrap()),
-        vec!["pat_".parse().unwrap()],
-        Arc::clone(&recovery),
+        peppers: Arc::new(Peppers::new(vec![pepper(7)]).unwrap()),
+        prefixes: vec!["pat_".parse().unwrap()],
+        recovery: Arc::clone(&recovery),
         upkeep,
-        PepperLoss::Accepted,
-    ));
+        uses: Arc::new(Uses::new(Arc::clone(&store))),
+        loss: PepperLoss::Accepted,
+        roots: Arc::new(RootTokens::new(cluster_id, false, vec![], vec![]).unwrap()),
+        recoverable: false,
+    });
     let verify = async |verifier: &Verifier, token: &str| {
         let asker = CredentialId("asker".to_owned());
         let requirement = Requirement::default();

@@ -1,7 +1,9 @@
 //! What must hold after whatever was done in whatever order: random sequences of
 //! calls against a server, beside a small model of what they should have led to.
 
-use std::{cell::RefCell, collections::BTreeMap, env, str::FromStr, time::Duration};
+mod authorizations;
+
+use std::{cell::RefCell, collections::BTreeMap, env, fs, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use proptest::{
@@ -29,7 +31,11 @@ use token_authority::{
 use tokio::{runtime::Handle, task::JoinSet};
 use tonic::{Code, Response, Status};
 
-use crate::support::{Engine, on_both_stores, server::TestServer, wait::until};
+use crate::support::{
+    Engine, on_both_stores,
+    server::{self, TestServer},
+    wait::until,
+};
 
 on_both_stores![whatever_is_done_in_whatever_order_the_promises_hold];
 
@@ -112,6 +118,7 @@ enum Operation {
     DeleteUser {
         user: usize,
     },
+    Authorization(authorizations::Operation),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -194,6 +201,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
             Operation::LeaveAndComeBack { token, stays_as_guest }
         }),
         1 => (0..USERS).prop_map(|user| Operation::DeleteUser { user }),
+        20 => authorizations::operations().prop_map(Operation::Authorization),
     ];
     collection::vec(operation, 40..100)
 }
@@ -201,6 +209,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 /// What the model knows of a user.
 struct User {
     id: String,
+    number: i64,
     is_admin: bool,
     is_active: bool,
     is_deleted: bool,
@@ -274,10 +283,14 @@ struct World<'a> {
     workspaces: Vec<Container>,
     tokens: Vec<Token>,
     secrets: Vec<Secret>,
+    authorizations: Vec<authorizations::Authorization>,
 }
 
 async fn whatever_is_done_in_whatever_order_the_promises_hold(engine: Engine) {
-    let server = TestServer::start(engine).await;
+    let place = server::Place::new(engine).await;
+    fs::write(place.path("root-token"), authorizations::ROOT).unwrap();
+    let root = format!("--system-root-token-file={}", place.path("root-token").display());
+    let server = TestServer::start_on(place, &[&root]).await;
     // The eye of the test stays open, also when all tokens are revoked.
     server.place.sql("UPDATE credentials SET store_epoch = 1000000").await;
     let from_environment =
@@ -325,7 +338,17 @@ impl Seen {
 
     /// Whether enough happened.
     fn check(&self) {
-        for operation in ["create", "rotate", "update", "revoke", "read"] {
+        for operation in [
+            "create",
+            "rotate",
+            "update",
+            "revoke",
+            "read",
+            "authorize",
+            "change",
+            "delete one",
+            "look",
+        ] {
             let times = (self.done.get(operation), self.refused.get(operation));
             assert!(matches!(times, (Some(2..), Some(2..))), "{operation}: {self:?}");
         }
@@ -337,6 +360,7 @@ impl Seen {
             Reason::OwnerInactive,
             Reason::WorkspaceInactive,
             Reason::IpNotAllowed,
+            Reason::InsufficientScope,
         ] {
             assert!(self.reasons.contains_key(&reason.into()), "{reason:?}: {self:?}");
         }
@@ -387,6 +411,7 @@ impl World<'_> {
             users: (users.into_iter().enumerate())
                 .map(|(at, user)| User {
                     id: user.id,
+                    number: 0,
                     is_admin: at == 0,
                     is_active: true,
                     is_deleted: false,
@@ -398,6 +423,7 @@ impl World<'_> {
             workspaces: workspaces.into_iter().map(|it| container(it.id)).collect(),
             tokens: Vec::new(),
             secrets: Vec::new(),
+            authorizations: Vec::new(),
         };
         let mut memberships = Vec::new();
         for (user, place, role) in [
@@ -441,6 +467,7 @@ impl World<'_> {
             let wanted = Wanted { scopes, workspace, in_workspace, ttl, networks, is_narrow };
             world.create(By::Operator, Some(owner), &wanted).await?;
         }
+        world.first_authorizations().await?;
         Ok(world)
     }
 
@@ -514,6 +541,7 @@ impl World<'_> {
                 self.set_role(owner, place, Some(MembershipRole::Member)).await
             }
             Operation::DeleteUser { user } => self.delete_user(*user).await,
+            Operation::Authorization(operation) => self.do_one_authorization(operation).await,
         }
     }
 
@@ -1048,6 +1076,11 @@ impl World<'_> {
             Some(Place::Organization(at)) => token.workspace.is_some_and(|it| WORKSPACES[it] == at),
             None => true,
         });
+        self.end_authorizations(|owner| match place {
+            Some(Place::User(at)) => owner == at,
+            Some(Place::Workspace(_) | Place::Organization(_)) => false,
+            None => true,
+        });
         Ok(())
     }
 
@@ -1115,6 +1148,7 @@ impl World<'_> {
         let request = DeleteUserRequest { user: self.users[user].id.clone() };
         self.server.directory(&self.server.admin).delete_user(request).await.unwrap();
         self.end_all(|token| token.owner == user);
+        self.end_authorizations(|owner| owner == user);
         let user = &mut self.users[user];
         user.is_deleted = true;
         user.is_active = false;
@@ -1146,7 +1180,7 @@ impl World<'_> {
         for (at, answer) in asked.join_all().await {
             self.check_answer(at, &answer.into_inner())?;
         }
-        Ok(())
+        self.check_authorizations(everything).await
     }
 
     fn check_answer(&mut self, secret: usize, answer: &VerifyResponse) -> TestCaseResult {

@@ -6,11 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use token_authority::{
     proto::v1::{
         CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse, CreateUserRequest,
-        DeleteUserRequest, ListMembershipsRequest, ListOrganizationsRequest,
-        ListPersonalAccessTokensRequest, ListWorkspacesRequest, PersonalAccessToken, Reason,
-        RevokePersonalAccessTokenRequest, RotatePersonalAccessTokenRequest, UpdateUserRequest,
-        UpsertUsersRequest, UserUpsert, VerifyRequest, WorkspaceCreatePatRequest,
-        WorkspaceCreatePatResponse, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
+        DeleteApiClientAuthorizationRequest, DeleteUserRequest, ListApiClientAuthorizationsRequest,
+        ListMembershipsRequest, ListOrganizationsRequest, ListPersonalAccessTokensRequest,
+        ListWorkspacesRequest, PersonalAccessToken, Reason, RevokePersonalAccessTokenRequest,
+        RotatePersonalAccessTokenRequest, UpdateUserRequest, UpsertUsersRequest, UserUpsert,
+        VerifyRequest, WorkspaceCreatePatRequest, WorkspaceCreatePatResponse,
+        WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
         create_personal_access_token_request::Expiry,
     },
     rights,
@@ -20,10 +21,10 @@ use tonic::{Code, Response, Status};
 
 use crate::support::{
     Engine, on_both_stores,
-    server::{TestServer, exceeded, refused, unknown_token},
+    server::{TestServer, exceeded, refused, unknown_token, v2},
 };
-use table::{Asks, Caller, Kind, NOT_A_MEMBER, OK, ROLE, Row, SCOPE, TABLE, path_scope};
-use world::{On, Place, Whose, World, known};
+use table::{Asks, Caller, Kind, NOT_A_MEMBER, NOT_FOUND, OK, ROLE, Row, SCOPE, TABLE, path_scope};
+use world::{On, Place, ROOT, SYSTEM, Whose, World, known};
 
 on_both_stores![
     each_call_asks_of_its_caller_what_the_table_says,
@@ -45,6 +46,7 @@ on_both_stores![
     bound_issuer_of_a_manager_issues_for_members_with_catalogue_scopes_alone,
     manager_of_a_workspace_gets_nothing_beyond_it_by_tokens_of_others,
     lists_hold_what_their_caller_may_see,
+    without_trusted_tokens_each_sees_itself_and_the_root_token_makes_and_lists,
 ];
 
 fn named_x() -> CreatePersonalAccessTokenRequest {
@@ -122,7 +124,7 @@ const CALLERS: [(&str, Option<Place>, With); 16] = [
 ];
 
 /// Those who call by the other kind.
-const AUTHORIZED: [&str; 3] = ["administrator", "member", "organization-owner"];
+const AUTHORIZED: [&str; 4] = ["administrator", "member", "organization-owner", "system"];
 
 const CONTROL: [&str; 7] = [
     "read:tokens",
@@ -155,7 +157,7 @@ impl Plays {
             Self::Everything => all,
             Self::Where(scopes) if row.asks.scopes() == scopes => one,
             Self::With(scope, _) if row.asks.scopes().contains(&scope) => all,
-            Self::Path if caller.has(&path_scope(row.method)) => all,
+            Self::Path if caller.admits(row.method) => all,
             Self::OneThing | Self::With(_, true) | Self::Path => one,
             Self::Where(_) | Self::With(_, false) => &[],
         }
@@ -193,12 +195,20 @@ struct Player {
 }
 
 /// The scopes of an API client authorization: every second method's own path in
-/// either order, so that each is refused where all around it are admitted.
-fn scopes_of_authorizations() -> [Vec<String>; 4] {
+/// either order, so that each is refused where all around it are admitted, and what
+/// begins those of a service.
+fn scopes_of_authorizations() -> [Vec<String>; 5] {
     let methods: BTreeSet<_> = TABLE.iter().map(|row| row.method).collect();
     let every_second =
         |from| methods.iter().skip(from).step_by(2).map(|&method| path_scope(method));
-    [vec![], vec!["all".to_owned()], every_second(0).collect(), every_second(1).collect()]
+    let service = path_scope("ApiClientAuthorizations/");
+    [
+        vec![],
+        vec!["all".to_owned()],
+        every_second(0).collect(),
+        every_second(1).collect(),
+        vec![service],
+    ]
 }
 
 /// All callers of the table.
@@ -215,23 +225,26 @@ async fn players(world: &World) -> Vec<Player> {
             players.push(Player { caller, text, id, plays });
         }
     }
-    let mut statements = Vec::new();
     for handle in AUTHORIZED {
-        for scopes in scopes_of_authorizations() {
+        for (at, scopes) in scopes_of_authorizations().into_iter().enumerate() {
             let person = known(handle);
-            let (text, id) = world.token_for(&person, &[], Place::Nowhere).await;
-            let scopes_text = serde_json::to_string(&scopes).unwrap();
-            statements.push(format!(
-                "UPDATE credentials SET kind = 'api_client_authorization', name = NULL, \
-                 description = NULL, scopes = '{scopes_text}' WHERE id = '{id}'"
-            ));
+            let held: Vec<_> = scopes.iter().map(String::as_str).collect();
+            let made = world.authorization_for(handle, &held).await;
+            let text = match at % 3 {
+                0 => v2(&made),
+                1 => made.api_token().to_owned(),
+                _ => format!("{}/zzzzz-dz642-000000000000001", v2(&made)),
+            };
             let plays = if scopes == ["all"] { Plays::Everything } else { Plays::Path };
             let kind = Kind::ApiClientAuthorization;
             let caller = Caller { person, kind, scopes, bound: None };
-            players.push(Player { caller, text, id, plays });
+            players.push(Player { caller, text, id: made.uuid.unwrap(), plays });
         }
     }
-    world.server.place.sql(&statements.join("; ")).await;
+    let (kind, scopes) = (Kind::SystemRoot, texts(&["all"]));
+    let caller = Caller { person: SYSTEM, kind, scopes, bound: None };
+    let id = "zzzzz-gj3su-000000000000000".to_owned();
+    players.push(Player { caller, text: ROOT.to_owned(), id, plays: Plays::Everything });
     players
 }
 
@@ -312,6 +325,7 @@ async fn token_ends_itself_whatever_its_scopes_and_its_descendants_by_them(engin
     let row = |name: &str| TABLE.iter().find(|row| row.method.ends_with(name)).unwrap();
     for Player { caller, text, id, .. } in players(&world).await {
         if caller.kind != Kind::PersonalAccessToken {
+            authorization_ends_itself(&world, &caller, &text, id).await;
             continue;
         }
         let mut tokens = world.server.tokens(&text);
@@ -339,6 +353,24 @@ async fn token_ends_itself_whatever_its_scopes_and_its_descendants_by_them(engin
         let refusal = (Code::Unauthenticated, "CALLER_TOKEN_REFUSED".to_owned());
         assert_eq!(revoke(false).await, refusal, "{caller:?}");
     }
+}
+
+/// Whatever its scopes; the system root token, which is in no store, never ends.
+async fn authorization_ends_itself(world: &World, caller: &Caller, text: &str, uuid: String) {
+    let mut authorizations = world.server.authorizations(text);
+    let mut delete = async || {
+        let request = DeleteApiClientAuthorizationRequest { uuid: uuid.clone() };
+        came_of(authorizations.delete_api_client_authorization(request).await.map(drop))
+    };
+    if caller.kind == Kind::SystemRoot {
+        for _ in 0..2 {
+            assert_eq!(delete().await, (Code::NotFound, String::new()));
+        }
+        return;
+    }
+    assert_eq!(delete().await.0, Code::Ok, "{caller:?}");
+    let refusal = (Code::Unauthenticated, "CALLER_TOKEN_REFUSED".to_owned());
+    assert_eq!(delete().await, refusal, "{caller:?}");
 }
 
 async fn what_is_not_served_yet_says_so_to_those_who_prove_a_token(engine: Engine) {
@@ -383,7 +415,32 @@ async fn who_proves_no_good_token_calls_nothing(engine: Engine) {
     server.tokens(&server.admin).revoke_personal_access_token(request).await.unwrap();
 
     let unknown = unknown_token();
-    let tokens = [&inactive, &expired, &revoked.token, &unknown, "garbage"];
+    let [deleted, good] = [
+        world.authorization_for(boss.handle, &["all"]).await,
+        world.authorization_for(boss.handle, &["all"]).await,
+    ];
+    let request = DeleteApiClientAuthorizationRequest { uuid: deleted.uuid().to_owned() };
+    let mut its = server.authorizations(deleted.api_token());
+    its.delete_api_client_authorization(request).await.unwrap();
+    let of_another = format!("v2/{}/{}", deleted.uuid(), good.api_token());
+    let without_secret = format!("v2/{}/", good.uuid());
+    let root = ROOT;
+    let tokens = [
+        &inactive,
+        &expired,
+        &revoked.token,
+        &unknown,
+        "garbage",
+        deleted.api_token(),
+        &v2(&deleted),
+        &of_another,
+        &without_secret,
+        &format!("v2/{}", good.api_token()),
+        &good.api_token()[1..],
+        &root[1..],
+        &format!("{root}0"),
+        &format!("v2/zzzzz-gj3su-000000000000000/{root}"),
+    ];
     let mut callers: Vec<_> = tokens
         .iter()
         .map(|token| (vec![format!("Bearer {token}")], "CALLER_TOKEN_REFUSED"))
@@ -928,7 +985,31 @@ async fn lists_hold_what_their_caller_may_see(engine: Engine) {
     assert!(listed.iter().any(|token| token.id == id));
     assert!(listed.iter().all(|token| token.workspace_id == Some(world.place(Place::Home))));
 
+    authorization_lists_hold_what_their_caller_may_see(&world).await;
     directory_lists_hold_what_their_caller_may_see(&world).await;
+}
+
+async fn authorization_lists_hold_what_their_caller_may_see(world: &World) {
+    let owners_of = async |token: &str| {
+        let request =
+            ListApiClientAuthorizationsRequest { limit: Some(1_000), ..Default::default() };
+        let mut authorizations = world.server.authorizations(token);
+        let answer = authorizations.list_api_client_authorizations(request).await.unwrap();
+        let items = answer.into_inner().items;
+        items.into_iter().map(|item| item.owner_uuid.unwrap()).collect::<BTreeSet<_>>()
+    };
+    for handle in ["administrator", "member", "organization-owner"] {
+        let (token, _) = world.token_for(&known(handle), &["admin:all"], Place::Nowhere).await;
+        assert_eq!(owners_of(&token).await, BTreeSet::from([world.user(handle)]), "{handle}");
+    }
+    let systems = world.authorization_for(SYSTEM.handle, &["all"]).await;
+    let own = BTreeSet::from([world.user(SYSTEM.handle)]);
+    assert_eq!(owners_of(systems.api_token()).await, own);
+    for handle in ["member", "administrator-inside"] {
+        let (bound, _) = world.token_for(&known(handle), &["admin:all"], Place::Home).await;
+        assert!(owners_of(&bound).await.is_empty(), "{handle}");
+    }
+    assert!(owners_of(ROOT).await.len() > 10, "the root token sees everybody's");
 }
 
 async fn directory_lists_hold_what_their_caller_may_see(world: &World) {
@@ -976,4 +1057,45 @@ async fn directory_lists_hold_what_their_caller_may_see(world: &World) {
         });
         assert_eq!(own, containers.count(), "{handle} bound to {bound:?}");
     }
+}
+
+async fn without_trusted_tokens_each_sees_itself_and_the_root_token_makes_and_lists(
+    engine: Engine,
+) {
+    let world = World::new(engine).await;
+    let mut callers = vec![(SYSTEM, ROOT.to_owned())];
+    for handle in ["member", "administrator"] {
+        let person = known(handle);
+        let (token, _) = world.token_for(&person, &["admin:all"], Place::Nowhere).await;
+        callers.push((person, token));
+        callers.push((person, v2(&world.authorization_for(handle, &["all"]).await)));
+    }
+    let world = world.restart("--issue-trusted-tokens=false").await;
+    let off = (Code::PermissionDenied, "TRUSTED_TOKENS_OFF");
+    let mut played = 0;
+    for (person, text) in callers {
+        let kept = world.server.kept().await;
+        for row in TABLE.iter().filter(|row| row.method.starts_with("ApiClientAuthorizations/")) {
+            for &on in row.on {
+                let is_of_root =
+                    [Asks::Authorizations, Asks::SystemAuthorization, Asks::OwnAuthorizations]
+                        .contains(&row.asks);
+                let expected = if row.asks == Asks::ItsAuthorization {
+                    if text.starts_with("pat_") { NOT_FOUND } else { OK }
+                } else if !is_of_root || text != ROOT {
+                    off
+                } else if row.asks == Asks::Authorizations && on.1 == Place::Unknown {
+                    ROLE
+                } else {
+                    OK
+                };
+                let channel = world.server.presenting(&[&format!("Bearer {text}")]);
+                let answer = came_of(world.call(row.method, channel, &person, on).await);
+                assert_eq!((answer.0, &*answer.1), expected, "{} {on:?} {person:?}", row.method);
+                played += 1;
+            }
+        }
+        assert_eq!(world.server.kept().await > kept, text == ROOT, "{person:?}");
+    }
+    assert!(played > 100, "{played} cells");
 }

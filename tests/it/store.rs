@@ -1,8 +1,12 @@
 //! Every promise of `Store` and of its schema, on both engines.
 #![deny(dead_code)]
 
+mod authorizations;
 mod directory;
+mod filters;
+mod plans;
 mod rotation;
+mod uses;
 
 use std::{
     collections::HashSet,
@@ -173,6 +177,7 @@ impl TestStore {
             user_id: self.administrator.id.clone(),
             token_id: Some(credential.clone()),
             secret_id: None,
+            as_it_was: None,
             ip: Some("203.0.113.7".parse().unwrap()),
             request_id: Some("call-1".to_owned()),
             at: at(0),
@@ -407,6 +412,7 @@ fn new_secret() -> NewSecret {
         pepper_id: pepper.id().clone(),
         record: "$argon2id$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
         shown: token.shown().to_owned(),
+        sealed: None,
     }
 }
 
@@ -1538,9 +1544,10 @@ async fn what_is_dead_for_long_is_purged_and_nothing_else(engine: Engine) {
     let user = store.user("alice").await;
     let expiring = |at| NewCredential { expires_at: Some(at), ..new_token(&user.id) };
     let (revoked, expired, late) = (new_token(&user.id), expiring(at(9)), expiring(at(10)));
-    let extendable = NewCredential { expires_at: Some(at(9)), ..new_authorization(&user.id) };
+    let ending = |at| NewCredential { expires_at: Some(at), ..new_authorization(&user.id) };
+    let (extendable, extended) = (ending(at(9)), ending(at(10)));
     let live = new_token(&user.id);
-    for new in [&revoked, &expired, &late, &extendable, &live] {
+    for new in [&revoked, &expired, &late, &extendable, &extended, &live] {
         store.keep(new).await;
     }
     store.repeat(&new_token(&user.id), &request(1), &store.actor()).await;
@@ -1555,12 +1562,13 @@ async fn what_is_dead_for_long_is_purged_and_nothing_else(engine: Engine) {
 
     let lifetime = i64::try_from(REQUEST_ID_LIFETIME.as_micros()).unwrap();
     let purger = Actor { at: at(lifetime - 1), ..service() };
-    assert_eq!(store.purge(at(10), &purger).await.unwrap(), 2);
+    assert_eq!(store.purge(at(10), &purger).await.unwrap(), 3);
     for (new, is_there) in [
         (&revoked, false),
         (&expired, false),
         (&late, true),
-        (&extendable, true),
+        (&extendable, false),
+        (&extended, true),
         (&live, true),
         (&maker, true),
         (&child, true),
@@ -1741,6 +1749,7 @@ async fn user_comes_back_as_it_was_given_and_is_found_by_each_of_its_names(engin
         let (user, revision) = store.insert_user(new, &store.actor_at(1)).await.unwrap();
         let expected = User {
             id: new.id.clone(),
+            number: user.number,
             handle: new.handle.clone(),
             display_name: new.display_name.clone(),
             kind: new.kind,
@@ -2404,21 +2413,21 @@ async fn secret_is_redigested_once_and_towards_the_current_pepper_alone(engine: 
     let kept = store.keep(&new).await;
     let (old, current) = (pepper().id().clone(), other_pepper(8));
     let redigest = async |from: &PepperId, to: &PepperId, digest: &Digest| {
-        store.redigest(&kept.secret.id, from, to, digest).await.unwrap()
+        store.redigest(&kept.secret.id, from, to, digest, None).await.unwrap()
     };
     let digest = new_secret().digest;
     store.note_peppers(slice::from_ref(&current), at(0)).await.unwrap();
     assert!(!redigest(&old, &current, &digest).await, "it is not current");
     store.promote_pepper(&current, Promotion::Rotation, &service()).await.unwrap();
     assert!(!redigest(&current, &current, &digest).await, "the secret is not under it");
-    assert!(!store.redigest("unknown", &old, &current, &digest).await.unwrap());
+    assert!(!store.redigest("unknown", &old, &current, &digest, None).await.unwrap());
     assert_eq!(store.found(&new.secret.digest).await.unwrap().secret.pepper_id, Some(old.clone()));
 
     let (head, actions) = (store.head().await.unwrap(), store.actions().await);
     let redigested = at_once(8, |_| {
         let (store, id) = (Arc::clone(&store.store), kept.secret.id.clone());
         let (old, current, digest) = (old.clone(), current.clone(), digest.clone());
-        async move { store.redigest(&id, &old, &current, &digest).await.unwrap() }
+        async move { store.redigest(&id, &old, &current, &digest, None).await.unwrap() }
     })
     .await;
     assert_eq!(redigested.iter().filter(|redigested| **redigested).count(), 1);
@@ -2512,7 +2521,7 @@ async fn upkeep_that_was_asked_for_is_written_before_it_ends(engine: Engine) {
     let (upkeep, task) = Upkeep::start(Arc::clone(&store.store), clock, system, OnReuse::Report);
     for secret_id in ids {
         let (from, to, digest) = (pepper().id().clone(), to.clone(), new_secret().digest);
-        upkeep.ask(Job::Redigest { secret_id, from, to, digest });
+        upkeep.ask(Job::Redigest { secret_id, from, to, digest, sealed: None });
     }
     upkeep.finish(task).await;
     let peppers = store.peppers().await.unwrap();

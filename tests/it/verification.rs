@@ -181,7 +181,7 @@ async fn what_proves_nothing_is_told_alike(engine: Engine) {
         format!("{token} "),
         format!("Bearer {token}"),
         token.replace("pat_", "tok_"),
-        "v2/zzzzz-gj3su-0123456789abcde/3kg6k6lzmp9kj5cpkcoxie963cmvjahbt2fod9zru30k1jqdmi"
+        "v2/zzzzz-gj3su-0123456789abcde/3kg6k6lzmp9kj5cpkcoxie963cmvjahbt2fod9zru30k1jqdm"
             .to_owned(),
         "x".repeat(10_000),
         "\0".to_owned(),

@@ -13,6 +13,7 @@ use crate::{
     domain::{Detail, Kind, Status, Timestamp, UserId},
     store::{
         Actor, Basis, Inserted, Kept, NewCredential, Reach, Refusal, Repeat, StoreError, Target,
+        Unique,
     },
 };
 
@@ -141,25 +142,13 @@ impl Insert<'_> {
         };
         self.check_spared(is_admin)?;
         self.check_caller(tx).await?;
-        let held: i64 = sqlx::query_scalar(concat!(
-            "SELECT count(*) FROM credentials c CROSS JOIN store t \
-             JOIN users u ON u.id = c.user_id \
-             LEFT JOIN workspaces w ON w.id = c.workspace_id \
-             LEFT JOIN organizations o ON o.id = c.organization_id \
-             WHERE c.user_id = $1 AND c.kind = $2 AND c.revoked_at IS NULL \
-             AND (c.expires_at IS NULL OR c.expires_at > $3) AND t.id = 1 \
-             AND coalesce(c.workspace_id, '') = coalesce($4, '') AND NOT ",
-            ended!(),
-        ))
-        .bind(owner.as_str())
-        .bind(kind_text(self.new.detail.kind()))
-        .bind(self.actor.at.as_micros())
-        .bind(self.new.workspace_id.as_deref())
-        .fetch_one(&mut **tx)
-        .await?;
-        if held >= self.new.quota {
-            return Err(StoreError::Refused(Refusal::QuotaReached));
-        }
+        let quota = Quota {
+            owner: &owner,
+            kind: self.new.detail.kind(),
+            workspace_id: self.new.workspace_id.as_deref(),
+            at_most: self.new.quota,
+        };
+        quota.check(tx, self.actor.at).await?;
         let store_epoch = sqlx::query_scalar("SELECT token_epoch FROM store WHERE id = 1")
             .fetch_one(&mut **tx)
             .await?;
@@ -184,6 +173,41 @@ impl Insert<'_> {
             Some(Some(_)) => Err(StoreError::Refused(Refusal::CallerRevoked)),
             Some(None) | None => Ok(()),
         }
+    }
+}
+
+/// How many credentials of one kind, neither revoked nor expired, a locked owner may
+/// have bound to the same workspace, or to none.
+pub(super) struct Quota<'a> {
+    pub(super) owner: &'a UserId,
+    pub(super) kind: Kind,
+    pub(super) workspace_id: Option<&'a str>,
+    pub(super) at_most: i64,
+}
+
+impl Quota<'_> {
+    /// Whether there is room for one more.
+    pub(super) async fn check(&self, tx: &mut Tx, at: Timestamp) -> Result<(), StoreError> {
+        let held: i64 = sqlx::query_scalar(concat!(
+            "SELECT count(*) FROM credentials c CROSS JOIN store t \
+             JOIN users u ON u.id = c.user_id \
+             LEFT JOIN workspaces w ON w.id = c.workspace_id \
+             LEFT JOIN organizations o ON o.id = c.organization_id \
+             WHERE c.user_id = $1 AND c.kind = $2 AND c.revoked_at IS NULL \
+             AND (c.expires_at IS NULL OR c.expires_at > $3) AND t.id = 1 \
+             AND coalesce(c.workspace_id, '') = coalesce($4, '') AND NOT ",
+            ended!(),
+        ))
+        .bind(self.owner.as_str())
+        .bind(kind_text(self.kind))
+        .bind(at.as_micros())
+        .bind(self.workspace_id)
+        .fetch_one(&mut **tx)
+        .await?;
+        if held >= self.at_most {
+            return Err(StoreError::Refused(Refusal::QuotaReached));
+        }
+        Ok(())
     }
 }
 
@@ -237,6 +261,10 @@ pub(super) async fn insert_first(
     insert_secret(tx, &new.id.0, &new.secret, "current", proved_at, actor).await
 }
 
+/// By what each engine names them.
+const CREDENTIAL_FIELDS: &[(&str, Unique)] =
+    &[("credentials_pkey", Unique::Id), ("credentials.id", Unique::Id)];
+
 async fn insert_credential(
     tx: &mut Tx,
     new: &NewCredential,
@@ -250,15 +278,21 @@ async fn insert_credential(
         Detail::ApiClientAuthorization { api_client_id, created_by_ip } => {
             (None, None, *api_client_id, created_by_ip.as_deref())
         }
+        // It has no row, and the schema takes none.
+        Detail::SystemRoot => (None, None, None, None),
+    };
+    let sorted_scopes = match new.detail.kind() {
+        Kind::ApiClientAuthorization => Some(rows::sorted_json(&new.scopes)),
+        Kind::PersonalAccessToken | Kind::SystemRoot => None,
     };
     let workspace = birth.workspace.as_ref();
     sqlx::query(
         "INSERT INTO credentials (id, kind, user_id, workspace_id, organization_id, membership_id, \
          name, description, scopes, allowed_ips, api_client_id, created_by_ip, created_by_user_id, \
          created_by_token_id, created_at, updated_at, expires_at, store_epoch, user_epoch, \
-         workspace_epoch, organization_epoch) \
+         workspace_epoch, organization_epoch, sorted_scopes) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17, \
-         $18, $19, $20)",
+         $18, $19, $20, $21)",
     )
     .bind(&new.id.0)
     .bind(kind_text(new.detail.kind()))
@@ -280,7 +314,9 @@ async fn insert_credential(
     .bind(birth.user_epoch)
     .bind(workspace.map(|workspace| workspace.workspace_epoch))
     .bind(workspace.map(|workspace| workspace.organization_epoch))
+    .bind(sorted_scopes)
     .execute(&mut **tx)
-    .await?;
+    .await
+    .map_err(|error| super::super::taken(error, CREDENTIAL_FIELDS))?;
     Ok(())
 }

@@ -50,7 +50,7 @@ macro_rules! kept {
         concat!(
             "SELECT ",
             credential_columns!(),
-            ", (SELECT b.expires_at FROM secrets b WHERE b.credential_id = c.id \
+            ", u.number AS user_number, s.sealed AS secret_sealed, (SELECT b.expires_at FROM secrets b WHERE b.credential_id = c.id \
              AND b.state = 'current' AND s.state = 'pending' AND s.proved_at IS NULL) AS previous_secret_expires_at, \
              l.last_used_at, l.last_used_ip FROM credentials c CROSS JOIN store t \
              JOIN users u ON u.id = c.user_id \
@@ -63,6 +63,8 @@ macro_rules! kept {
         )
     };
 }
+
+pub(super) use kept;
 
 /// What a [`Reach`] asks of it: owner, workspace, and whether administrators are
 /// spared.
@@ -282,6 +284,7 @@ impl Step for Revoke<'_> {
             room -= i64::try_from(descendants.len()).expect("at most the room");
             revoked.extend(descendants);
         }
+        let changed = revoked.first().is_some_and(|first| first == self.target.id);
         let more = self.descendants && room == 0;
         let kept = get(tx, self.target)
             .await?
@@ -292,7 +295,7 @@ impl Step for Revoke<'_> {
             details: json!({}),
         });
         Ok(Done {
-            value: Some(Revoked { kept, more }),
+            value: Some(Revoked { kept, changed, more }),
             touched: revoked.into_iter().map(Touched::Credential).collect(),
             audit,
         })
@@ -389,9 +392,12 @@ impl Step for Purge {
         if !is_alone {
             return Ok(Done::nothing(0));
         }
+        // The condition stands twice: one that is extended while this waits for its row
+        // is looked at again by the outer one.
         let forgotten = sqlx::query(
-            "DELETE FROM credentials WHERE id IN (SELECT c.id FROM credentials c \
-             WHERE (c.revoked_at < $1 OR (c.expires_at < $1 AND c.kind = 'personal_access_token')) \
+            "DELETE FROM credentials WHERE (revoked_at < $1 OR expires_at < $1) \
+             AND updated_at < $1 AND id IN (SELECT c.id FROM credentials c \
+             WHERE (c.revoked_at < $1 OR c.expires_at < $1) AND c.updated_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM credentials d WHERE d.created_by_token_id = c.id) \
              LIMIT $2)",
         )

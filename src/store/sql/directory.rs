@@ -32,6 +32,8 @@ const USER_BY_EXTERNAL_ID: &str = concat!(
     user_columns!(),
     " FROM users WHERE external_id = $1 AND deleted_at IS NULL"
 );
+const USER_BY_NUMBER: &str =
+    concat!("SELECT ", user_columns!(), " FROM users WHERE number = $1 AND deleted_at IS NULL");
 const LIST_USERS: &str = concat!(
     "SELECT ",
     user_columns!(),
@@ -67,6 +69,18 @@ pub(super) async fn user(
     };
     sqlx::query_as::<Db, UserRow>(statement)
         .bind(key)
+        .fetch_optional(connection)
+        .await?
+        .map(User::try_from)
+        .transpose()
+}
+
+pub(super) async fn user_by_number(
+    connection: &mut Connection,
+    number: i64,
+) -> Result<Option<User>, StoreError> {
+    sqlx::query_as::<Db, UserRow>(USER_BY_NUMBER)
+        .bind(number)
         .fetch_optional(connection)
         .await?
         .map(User::try_from)

@@ -2,6 +2,7 @@
 //! engine's own file, with its database type, its hooks and its locking
 //! statements.
 
+mod authorizations;
 mod containers;
 mod creation;
 mod credentials;
@@ -13,24 +14,27 @@ mod peppers;
 mod repeats;
 mod rotation;
 mod rows;
+mod uses;
 
 use std::{fs::File, io};
 
 use async_trait::async_trait;
 use sqlx::{Pool, error::ErrorKind, migrate::Migrator};
+use tokio::sync::Semaphore;
 
 use super::Db;
 use crate::{
     domain::{
         Container, ContainerKind, ContainerName, CredentialId, Description, Digest, Kind,
-        Membership, PepperId, Revision, Timestamp, User, UserId, UserRef,
+        Membership, PepperId, Revision, Sealed, Timestamp, User, UserId, UserRef,
     },
     store::{
-        Actor, Bootstrap, Candidate, ContainerChanges, ContainerFilter, ContainerUpsert,
-        CredentialChanges, Cursor, Identity, Inserted, Kept, KeptPepper, Lookup, MembershipChanges,
-        MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, Promotion, Reach, Repeat,
-        Revoked, Rotation, Store, StoreError, Target, TokensOf, Unloaded, UserChanges, UserFilter,
-        UserUpsert, Viewer, Workspaces,
+        Actor, AuthorizationQuery, AuthorizationUpdate, Bootstrap, Candidate, ContainerChanges,
+        ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Identity, Inserted, Kept,
+        KeptPepper, KeptSeal, LastUse, Lookup, MembershipChanges, MembershipFilter, Migrate,
+        NewContainer, NewCredential, NewUser, Promotion, Reach, Repeat, Revoked, Rotation, Store,
+        StoreError, Target, TokensOf, Unloaded, Updated, UserChanges, UserFilter, UserUpsert,
+        Viewer, Workspaces,
     },
 };
 use mutation::mutate;
@@ -44,6 +48,8 @@ pub(super) struct SqlStore {
     pub(super) reader: Pool<Db>,
     /// Connections that write.
     pub(super) writer: Pool<Db>,
+    /// How many lists that may read much are read at once.
+    pub(super) lists: Semaphore,
     /// Keeps other processes out for as long as the store lives.
     pub(super) _lock: Option<File>,
 }
@@ -159,6 +165,24 @@ impl Store for SqlStore {
         credentials::list(&self.reader, reach, kind, with_revoked, after, limit).await
     }
 
+    async fn list_authorizations(
+        &self,
+        query: &AuthorizationQuery,
+    ) -> Result<(Vec<Kept>, Option<i64>), StoreError> {
+        authorizations::list(&self.reader, &self.lists, query).await
+    }
+
+    async fn update_authorization(
+        &self,
+        target: Target<'_>,
+        update: &AuthorizationUpdate,
+        actor: &Actor,
+    ) -> Result<Option<(Updated, Revision)>, StoreError> {
+        let step = authorizations::Update { target, update, actor };
+        let (updated, revision) = mutate(&self.writer, actor, &step).await?;
+        Ok(updated.map(|updated| (updated, revision)))
+    }
+
     async fn update_credential(
         &self,
         target: Target<'_>,
@@ -218,8 +242,25 @@ impl Store for SqlStore {
         from: &PepperId,
         to: &PepperId,
         digest: &Digest,
+        sealed: Option<&Sealed>,
     ) -> Result<bool, StoreError> {
-        peppers::redigest(&self.writer, secret_id, from, to, digest).await
+        peppers::redigest(&self.writer, secret_id, from, to, digest, sealed).await
+    }
+
+    async fn sealed_under(
+        &self,
+        pepper: &PepperId,
+        after: &str,
+    ) -> Result<Vec<KeptSeal>, StoreError> {
+        peppers::sealed_under(&self.reader, pepper, after).await
+    }
+
+    async fn forget_seals(&self, actor: &Actor) -> Result<u64, StoreError> {
+        Ok(mutate(&self.writer, actor, &peppers::ForgetSeals).await?.0)
+    }
+
+    async fn note_uses(&self, uses: &[LastUse]) -> Result<(), StoreError> {
+        uses::note(&self.writer, uses).await
     }
 
     async fn peppers(&self) -> Result<Vec<KeptPepper>, StoreError> {
@@ -250,6 +291,11 @@ impl Store for SqlStore {
     async fn user(&self, name: &UserRef) -> Result<Option<User>, StoreError> {
         let mut connection = self.reader.acquire().await?;
         directory::user(&mut connection, name).await
+    }
+
+    async fn user_by_number(&self, number: i64) -> Result<Option<User>, StoreError> {
+        let mut connection = self.reader.acquire().await?;
+        directory::user_by_number(&mut connection, number).await
     }
 
     async fn list_users(

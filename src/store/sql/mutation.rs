@@ -10,7 +10,7 @@ use super::{
     rows::{self, credential_columns, ended},
 };
 use crate::{
-    domain::Revision,
+    domain::{Revision, Timestamp},
     random,
     store::{Actor, Basis, Managed, Refusal, StoreError},
 };
@@ -211,13 +211,17 @@ pub(super) async fn check_standing_before(tx: &mut Tx, actor: &Actor) -> Result<
 /// What the step itself changed of the caller it has looked at under a lock.
 async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Result<(), StoreError> {
     let Some(token_id) = &actor.token_id else { return Ok(()) };
+    let as_it_was = actor.as_it_was.as_ref();
     let itself = touched
         .iter()
         .any(|touched| matches!(touched, Touched::User(id) if id == actor.user_id.as_str()));
-    let stands: Option<bool> = sqlx::query_scalar(concat!(
+    let row: Option<(bool, bool)> = sqlx::query_as(concat!(
         "SELECT revoked_at IS NULL AND NOT ended AND serves \
          AND (CAST($4 AS TEXT) IS NULL OR coalesce(secret_state <> 'superseded', FALSE)) \
-         AND ($2 OR (is_active AND (is_admin OR NOT $3))) AS stands FROM (SELECT ",
+         AND ($2 OR (is_active AND (is_admin OR NOT $3))) AS stands, \
+         CAST($5 AS TEXT) IS NULL OR (user_id = $6 AND scopes = $5 \
+         AND coalesce(expires_at = $7, expires_at IS NULL AND CAST($7 AS BIGINT) IS NULL)) AS is_as_it_was \
+         FROM (SELECT ",
         credential_columns!(),
         ", coalesce(w.is_active AND o.is_active, TRUE) AS serves, u.is_active, u.is_admin \
          FROM credentials c CROSS JOIN store t JOIN users u ON u.id = c.user_id \
@@ -230,10 +234,18 @@ async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Resu
     .bind(itself)
     .bind(actor.basis == Basis::Administrator)
     .bind(actor.secret_id.as_deref())
+    .bind(as_it_was.map(|was| rows::json(&was.scopes)))
+    .bind(actor.user_id.as_str())
+    .bind(as_it_was.and_then(|was| was.expires_at).map(Timestamp::as_micros))
     .fetch_optional(&mut **tx)
     .await?;
-    // A token that is in no table, such as the root's, is not revoked in one.
-    if stands.unwrap_or(true) { Ok(()) } else { Err(StoreError::Refused(Refusal::CallerRevoked)) }
+    match row {
+        Some((true, true)) => Ok(()),
+        Some((true, false)) => Err(StoreError::Refused(Refusal::CallerChanged)),
+        // What is in no table, as the system root token, is not revoked in one.
+        None if actor.secret_id.is_none() => Ok(()),
+        Some((false, _)) | None => Err(StoreError::Refused(Refusal::CallerRevoked)),
+    }
 }
 
 async fn take_revision(

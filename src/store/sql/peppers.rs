@@ -9,8 +9,8 @@ use super::{
     mutation::{Audit, Done, Step},
 };
 use crate::{
-    domain::{Digest, PepperId, Timestamp},
-    store::{Candidate, KeptPepper, Promotion, Refusal, StoreError, Unloaded},
+    domain::{CredentialId, Digest, PepperId, Sealed, Timestamp},
+    store::{Candidate, KeptPepper, KeptSeal, MAX_ROWS, Promotion, Refusal, StoreError, Unloaded},
 };
 
 pub(super) async fn candidates(
@@ -43,18 +43,68 @@ pub(super) async fn redigest(
     from: &PepperId,
     to: &PepperId,
     digest: &Digest,
+    sealed: Option<&Sealed>,
 ) -> Result<bool, StoreError> {
     let redigested = sqlx::query(
-        "UPDATE secrets SET pepper_id = $3, digest = $4 WHERE id = $1 AND pepper_id = $2 \
+        "UPDATE secrets SET pepper_id = $3, digest = $4, \
+         sealed = CASE WHEN sealed IS NULL THEN NULL ELSE $5 END WHERE id = $1 AND pepper_id = $2 \
          AND EXISTS (SELECT 1 FROM peppers WHERE id = $3 AND is_current)",
     )
     .bind(secret_id)
     .bind(from.as_str())
     .bind(to.as_str())
     .bind(digest.as_bytes())
+    .bind(sealed.map(Sealed::as_bytes))
     .execute(pool)
     .await?;
     Ok(redigested.rows_affected() == 1)
+}
+
+pub(super) async fn sealed_under(
+    pool: &Pool<Db>,
+    pepper: &PepperId,
+    after: &str,
+) -> Result<Vec<KeptSeal>, StoreError> {
+    let rows: Vec<(String, String, Vec<u8>)> = sqlx::query_as(
+        "SELECT id, credential_id, sealed FROM secrets \
+         WHERE pepper_id = $1 AND sealed IS NOT NULL AND id > $2 ORDER BY id LIMIT $3",
+    )
+    .bind(pepper.as_str())
+    .bind(after)
+    .bind(MAX_ROWS)
+    .fetch_all(pool)
+    .await?;
+    let kept = |(secret_id, credential_id, sealed)| KeptSeal {
+        secret_id,
+        credential_id: CredentialId(credential_id),
+        sealed: Sealed::from_stored(sealed),
+    };
+    Ok(rows.into_iter().map(kept).collect())
+}
+
+/// Forgets what secrets are sealed as.
+pub(super) struct ForgetSeals;
+
+#[async_trait]
+impl Step for ForgetSeals {
+    type Output = u64;
+
+    async fn run(&self, tx: &mut Tx) -> Result<Done<u64>, StoreError> {
+        let forgotten = sqlx::query(
+            "UPDATE secrets SET sealed = NULL WHERE sealed IS NOT NULL AND id IN ( \
+             SELECT id FROM secrets WHERE sealed IS NOT NULL ORDER BY pepper_id, id LIMIT $1)",
+        )
+        .bind(MAX_ROWS)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+        let audit = (forgotten > 0).then(|| Audit {
+            action: "secrets.forget_sealed",
+            targets: Vec::new(),
+            details: json!({ "secrets": forgotten }),
+        });
+        Ok(Done { value: forgotten, touched: Vec::new(), audit })
+    }
 }
 
 pub(super) async fn list(pool: &Pool<Db>) -> Result<Vec<KeptPepper>, StoreError> {

@@ -1,6 +1,7 @@
 //! Secrets, and the requests that made them and may be repeated.
 
 use super::Tx;
+use crate::domain::Sealed;
 use crate::store::{Actor, NewSecret, REQUEST_ID_LIFETIME, Refusal, Repeat, StoreError};
 
 /// What a request made when it was first made.
@@ -102,7 +103,7 @@ pub(super) async fn insert_secret(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO secrets (id, credential_id, digest, pepper_id, record, shown, state, \
-         created_at, proved_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+         created_at, proved_at, sealed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(&new.id)
     .bind(credential_id)
@@ -113,6 +114,7 @@ pub(super) async fn insert_secret(
     .bind(state)
     .bind(actor.at.as_micros())
     .bind(proved_at)
+    .bind(new.sealed.as_ref().map(Sealed::as_bytes))
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -7,22 +7,30 @@ use sqlx::FromRow;
 
 use crate::{
     domain::{
-        AllowedIps, Container, ContainerKind, Credential, CredentialId, Detail, Found, Kind,
-        Membership, Organization, Owner, PepperId, Revision, Secret, SecretState, Timestamp, User,
-        UserKind, Workspace, WorkspaceBinding,
+        AllowedIps, Container, ContainerKind, Credential, CredentialId, Description, Detail,
+        DisplayName, ExternalId, Found, Handle, Kind, Membership, Organization, Owner, PepperId,
+        Revision, Sealed, Secret, SecretState, Slug, Timestamp, TokenName, User, UserKind,
+        Workspace, WorkspaceBinding,
     },
     store::{Kept, Lookup, StoreError},
 };
 
 /// Whether the credential `c` was revoked with others: all of its `store t`, `users
-/// u`, `workspaces w` or `organizations o`, or those of a member who left.
+/// u`, `workspaces w` or `organizations o`, or those of a member who left. One that is
+/// `unbound` has no workspace.
 macro_rules! ended {
     () => {
-        "(c.store_epoch < t.token_epoch OR c.user_epoch < u.token_epoch \
-         OR coalesce(c.workspace_epoch < w.token_epoch, FALSE) \
-         OR coalesce(c.organization_epoch < o.token_epoch, FALSE) \
-         OR (c.membership_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM memberships m \
-         WHERE m.id = c.membership_id AND m.role <> 'guest')))"
+        concat!(
+            "(",
+            ended!(unbound),
+            " OR coalesce(c.workspace_epoch < w.token_epoch, FALSE) \
+             OR coalesce(c.organization_epoch < o.token_epoch, FALSE) \
+             OR (c.membership_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM memberships m \
+             WHERE m.id = c.membership_id AND m.role <> 'guest')))"
+        )
+    };
+    (unbound) => {
+        "(c.store_epoch < t.token_epoch OR c.user_epoch < u.token_epoch)"
     };
 }
 
@@ -52,7 +60,7 @@ macro_rules! credential_columns {
 /// The columns of [`UserRow`].
 macro_rules! user_columns {
     () => {
-        "id, handle, display_name, kind, is_admin, is_active, external_id, created_at, updated_at, \
+        "id, number, handle, display_name, kind, is_admin, is_active, external_id, created_at, updated_at, \
          deleted_at"
     };
 }
@@ -94,6 +102,8 @@ pub(super) struct CredentialRow {
 pub(super) struct KeptRow {
     #[sqlx(flatten)]
     credential: CredentialRow,
+    user_number: i64,
+    secret_sealed: Option<Vec<u8>>,
     previous_secret_expires_at: Option<i64>,
     last_used_at: Option<i64>,
     last_used_ip: Option<String>,
@@ -129,6 +139,7 @@ pub(super) struct HeadRow {
 #[derive(FromRow)]
 pub(super) struct UserRow {
     id: String,
+    number: i64,
     handle: String,
     display_name: Option<String>,
     kind: String,
@@ -187,13 +198,14 @@ impl CredentialRow {
         };
         let detail = match kind_from(&self.kind)? {
             Kind::PersonalAccessToken => Detail::PersonalAccessToken {
-                name: parsed(self.name.unwrap_or_default())?,
-                description: parsed(self.description.unwrap_or_default())?,
+                name: TokenName::from_stored(self.name.unwrap_or_default()),
+                description: Description::from_stored(self.description.unwrap_or_default()),
             },
             Kind::ApiClientAuthorization => Detail::ApiClientAuthorization {
                 api_client_id: self.api_client_id,
                 created_by_ip: self.created_by_ip,
             },
+            Kind::SystemRoot => return Err(unreadable("credentials.kind")),
         };
         let mut allowed_ips = AllowedIps::default();
         for network in texts(&self.allowed_ips)? {
@@ -225,7 +237,9 @@ impl TryFrom<KeptRow> for Kept {
         let (credential, secret) = row.credential.split()?;
         Ok(Self {
             credential,
+            user_number: row.user_number,
             secret,
+            sealed: row.secret_sealed.map(Sealed::from_stored),
             previous_secret_expires_at: row.previous_secret_expires_at.map(time).transpose()?,
             last_used_at: row.last_used_at.map(time).transpose()?,
             last_used_ip: row.last_used_ip,
@@ -243,12 +257,12 @@ impl TryFrom<FoundRow> for Found {
             Some(binding) => {
                 let organization = Organization {
                     id: binding.organization_id.clone(),
-                    external_id: row.organization_external_id.map(parsed).transpose()?,
+                    external_id: row.organization_external_id.map(ExternalId::from_stored),
                     is_active: row.organization_is_active.unwrap_or(false),
                 };
                 let workspace = Workspace {
                     id: binding.workspace_id.clone(),
-                    external_id: row.workspace_external_id.map(parsed).transpose()?,
+                    external_id: row.workspace_external_id.map(ExternalId::from_stored),
                     is_active: row.workspace_is_active.unwrap_or(false),
                     organization,
                 };
@@ -258,7 +272,7 @@ impl TryFrom<FoundRow> for Found {
         Ok(Self {
             owner: Owner {
                 id: credential.user_id.clone(),
-                external_id: row.user_external_id.map(parsed).transpose()?,
+                external_id: row.user_external_id.map(ExternalId::from_stored),
                 handle: row.user_handle,
                 is_admin: row.user_is_admin,
                 is_active: row.user_is_active,
@@ -290,8 +304,9 @@ impl TryFrom<UserRow> for User {
     fn try_from(row: UserRow) -> Result<Self, StoreError> {
         Ok(Self {
             id: parsed(row.id)?,
-            handle: parsed(row.handle)?,
-            display_name: row.display_name.map(parsed).transpose()?,
+            number: row.number,
+            handle: Handle::from_stored(row.handle),
+            display_name: row.display_name.map(DisplayName::from_stored),
             kind: match row.kind.as_str() {
                 "human" => UserKind::Human,
                 "service" => UserKind::Service,
@@ -299,7 +314,7 @@ impl TryFrom<UserRow> for User {
             },
             is_admin: row.is_admin,
             is_active: row.is_active,
-            external_id: row.external_id.map(parsed).transpose()?,
+            external_id: row.external_id.map(ExternalId::from_stored),
             created_at: time(row.created_at)?,
             updated_at: time(row.updated_at)?,
             deleted_at: row.deleted_at.map(time).transpose()?,
@@ -314,9 +329,9 @@ impl TryFrom<ContainerRow> for Container {
         Ok(Self {
             id: row.id,
             organization_id: row.organization_id,
-            slug: parsed(row.slug)?,
-            name: parsed(row.name)?,
-            external_id: row.external_id.map(parsed).transpose()?,
+            slug: Slug::from_stored(row.slug),
+            name: DisplayName::from_stored(row.name),
+            external_id: row.external_id.map(ExternalId::from_stored),
             is_active: row.is_active,
             created_at: time(row.created_at)?,
             updated_at: time(row.updated_at)?,
@@ -348,6 +363,8 @@ pub(super) fn kind_text(kind: Kind) -> &'static str {
     match kind {
         Kind::PersonalAccessToken => "personal_access_token",
         Kind::ApiClientAuthorization => "api_client_authorization",
+        // The schema takes no row of this kind.
+        Kind::SystemRoot => "system_root",
     }
 }
 
@@ -368,6 +385,13 @@ pub(super) fn user_kind_text(kind: UserKind) -> &'static str {
 /// A list of texts as it is stored.
 pub(super) fn json(texts: &[String]) -> String {
     serde_json::Value::from(texts).to_string()
+}
+
+/// The same in an order of its own, so that lists of the same texts are equal.
+pub(super) fn sorted_json(texts: &[String]) -> String {
+    let mut sorted = texts.to_vec();
+    sorted.sort_unstable();
+    json(&sorted)
 }
 
 fn texts(json: &str) -> Result<Vec<String>, StoreError> {

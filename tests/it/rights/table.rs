@@ -40,6 +40,17 @@ pub(super) enum Asks {
     ToWrite,
     /// To make administrators.
     ToAppoint,
+    /// To make an API client authorization: one's own, or as an administrator
+    /// anybody's, and to choose its uuid.
+    Authorizations,
+    /// To make one of the system user.
+    SystemAuthorization,
+    /// One of them, by its uuid: one's own, and with the system root token anybody's.
+    AuthorizationById,
+    /// That which the call is made with.
+    ItsAuthorization,
+    /// To list one's own.
+    OwnAuthorizations,
     /// To write memberships: administrators, and who manages the organization.
     ToWriteMemberships,
 }
@@ -53,7 +64,12 @@ impl Asks {
     /// The scopes that matter to it, but for `admin:all`.
     pub(super) fn scopes(self) -> &'static [&'static str] {
         match self {
-            Self::Nothing => &[],
+            Self::Nothing
+            | Self::Authorizations
+            | Self::SystemAuthorization
+            | Self::AuthorizationById
+            | Self::ItsAuthorization
+            | Self::OwnAuthorizations => &[],
             Self::ToVerify => &["verify:tokens"],
             Self::Tokens(scope)
             | Self::TokenById(scope)
@@ -171,6 +187,29 @@ const CONTAINERS_AND_TWO: &[On] = &[
     On(Nobodys, Unknown),
     On(Nobodys, Nowhere),
 ];
+/// Whose an API client authorization shall be; at [`Home`], with a uuid of the
+/// caller's choice.
+const OWNERS: &[On] = &[
+    On(Nobodys, Nowhere),
+    On(Own, Nowhere),
+    On(Peers, Nowhere),
+    On(Chiefs, Nowhere),
+    On(Nobodys, Unknown),
+    On(Own, Home),
+];
+const AUTHORIZATIONS: &[On] =
+    &[On(Own, Nowhere), On(Peers, Nowhere), On(Chiefs, Nowhere), On(Nobodys, Unknown)];
+/// At [`Home`], to be another user's; at [`Elsewhere`], to do more than it may.
+const AUTHORIZATIONS_TO_CHANGE: &[On] = &[
+    On(Own, Nowhere),
+    On(Own, Home),
+    On(Own, Elsewhere),
+    On(Peers, Nowhere),
+    On(Peers, Home),
+    On(Peers, Elsewhere),
+    On(Chiefs, Nowhere),
+    On(Nobodys, Unknown),
+];
 const APPOINTED: &[On] = &[On(Chiefs, Nowhere)];
 
 /// Every RPC that is served.
@@ -199,6 +238,29 @@ pub(super) const TABLE: &[Row] = &[
         "PersonalAccessTokens/WorkspaceRevokePat",
         Asks::TokenOfWorkspaceById(WRITE),
         TOKENS_OF_WORKSPACE,
+    ),
+    row("ApiClientAuthorizations/CreateApiClientAuthorization", Asks::Authorizations, OWNERS),
+    row("ApiClientAuthorizations/CreateSystemAuth", Asks::SystemAuthorization, NOTHING),
+    row(
+        "ApiClientAuthorizations/DeleteApiClientAuthorization",
+        Asks::AuthorizationById,
+        AUTHORIZATIONS,
+    ),
+    row(
+        "ApiClientAuthorizations/GetApiClientAuthorization",
+        Asks::AuthorizationById,
+        AUTHORIZATIONS,
+    ),
+    row(
+        "ApiClientAuthorizations/GetCurrentApiClientAuthorization",
+        Asks::ItsAuthorization,
+        NOTHING,
+    ),
+    row("ApiClientAuthorizations/ListApiClientAuthorizations", Asks::OwnAuthorizations, NOTHING),
+    row(
+        "ApiClientAuthorizations/UpdateApiClientAuthorization",
+        Asks::AuthorizationById,
+        AUTHORIZATIONS_TO_CHANGE,
     ),
     row("Directory/GetUser", Asks::User, NAMED),
     row("Directory/ListUsers", Asks::Everybody, NOTHING),
@@ -240,6 +302,7 @@ pub(super) const TABLE: &[Row] = &[
 pub(super) enum Kind {
     PersonalAccessToken,
     ApiClientAuthorization,
+    SystemRoot,
 }
 
 /// A caller: its user, and what its token may do.
@@ -256,10 +319,11 @@ pub(super) struct Caller {
 pub(super) type Answer = (Code, &'static str);
 
 pub(super) const OK: Answer = (Code::Ok, "");
-const NOT_FOUND: Answer = (Code::NotFound, "");
+pub(super) const NOT_FOUND: Answer = (Code::NotFound, "");
 pub(super) const ROLE: Answer = (Code::PermissionDenied, "CALLER_ROLE");
 pub(super) const SCOPE: Answer = (Code::PermissionDenied, "CALLER_SCOPE");
 const EXCEEDS: Answer = (Code::PermissionDenied, "EXCEEDS_CALLER");
+const INVALID: Answer = (Code::InvalidArgument, "");
 pub(super) const NOT_A_MEMBER: Answer = (Code::PermissionDenied, "NOT_A_MEMBER");
 
 /// A refusal ends the judging; what is left over is allowed.
@@ -278,8 +342,16 @@ impl Caller {
     fn has_everything(&self) -> bool {
         self.has(match self.kind {
             Kind::PersonalAccessToken => "admin:all",
-            Kind::ApiClientAuthorization => "all",
+            Kind::ApiClientAuthorization | Kind::SystemRoot => "all",
         })
+    }
+
+    /// Whether its scopes are entries of which one admits a method.
+    pub(super) fn admits(&self, method: &str) -> bool {
+        let path = path_scope(method);
+        self.scopes
+            .iter()
+            .any(|entry| *entry == path || entry.ends_with('/') && path.starts_with(entry))
     }
 
     /// Whether the token's scopes allow a method that needs `scope`.
@@ -287,7 +359,7 @@ impl Caller {
         self.has_everything()
             || match self.kind {
                 Kind::PersonalAccessToken => self.has(scope),
-                Kind::ApiClientAuthorization => self.has(&path_scope(method)),
+                Kind::ApiClientAuthorization | Kind::SystemRoot => self.admits(method),
             }
     }
 
@@ -307,10 +379,12 @@ impl Caller {
 
     /// What comes of a call.
     pub(super) fn expected(&self, row: &Row, on: On) -> Answer {
-        self.judged(row, on).err().unwrap_or(if row.method == "Directory/CreateMembership" {
-            (Code::AlreadyExists, "MEMBERSHIP_EXISTS")
-        } else {
-            OK
+        self.judged(row, on).err().unwrap_or(match (row.method, on) {
+            ("Directory/CreateMembership", _) => (Code::AlreadyExists, "MEMBERSHIP_EXISTS"),
+            ("Directory/UpdateUser", On(Own, _)) if self.person.is_system() => {
+                (Code::FailedPrecondition, "SYSTEM_USER")
+            }
+            _ => OK,
         })
     }
 
@@ -359,6 +433,27 @@ impl Caller {
                 ask(self.person.is_admin, ROLE)?;
                 ask(is_unbound && self.has_everything(), SCOPE)
             }
+            Asks::Authorizations => {
+                let is_others = matches!(whose, Peers | Chiefs) || place == Unknown;
+                ask(is_unbound && self.may(row.method, "admin:all"), SCOPE)?;
+                ask(!is_others || self.person.is_admin, ROLE)?;
+                ask(place != Unknown, ROLE)?;
+                ask(place == Nowhere || self.person.is_admin, INVALID)
+            }
+            Asks::SystemAuthorization => {
+                ask(self.person.is_admin, ROLE)?;
+                ask(is_unbound && self.may(row.method, "admin:all"), SCOPE)
+            }
+            Asks::AuthorizationById => {
+                ask(self.may(row.method, "admin:all"), SCOPE)?;
+                // To whom it may give one is said before whether it has it.
+                ask(place != Home || self.person.is_admin, ROLE)?;
+                let is_reached = whose == Own || self.kind == Kind::SystemRoot;
+                ask(is_unbound && is_reached && place != Unknown, NOT_FOUND)?;
+                ask(place == Nowhere || self.has_everything(), EXCEEDS)
+            }
+            Asks::ItsAuthorization => ask(self.kind != Kind::PersonalAccessToken, NOT_FOUND),
+            Asks::OwnAuthorizations => ask(self.may(row.method, "admin:all"), SCOPE),
             Asks::ToWriteMemberships => {
                 let places: &[_] = match (row.method, place) {
                     ("Directory/UpsertMemberships", Nowhere) => &[Sibling, Elsewhere],
@@ -392,7 +487,7 @@ impl Caller {
         match (self.person.is_admin, self.kind) {
             (true, _) => ask(self.may(method, "verify:tokens"), SCOPE),
             (false, Kind::PersonalAccessToken) => ask(self.has("verify:tokens"), SCOPE),
-            (false, Kind::ApiClientAuthorization) => Err(ROLE),
+            (false, Kind::ApiClientAuthorization | Kind::SystemRoot) => Err(ROLE),
         }
     }
 
@@ -413,6 +508,9 @@ impl Caller {
             ask(self.bound.is_none() && (self.may(method, scope) || issues), SCOPE)?;
         }
         self.crosses_kinds(method)?;
+        // The system user has no personal access tokens.
+        let is_its_own = matches!(whose, Nobodys | Own) && self.person.is_system();
+        ask(!is_its_own || !method.contains("Create"), NOT_FOUND)?;
         if place == Nowhere {
             return Ok(());
         }

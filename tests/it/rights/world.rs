@@ -3,27 +3,32 @@
 
 use std::{
     collections::HashMap,
+    fs,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use token_authority::proto::v1::{
-    CreateMembershipRequest, CreateOrganizationRequest, CreatePersonalAccessTokenRequest,
-    CreateUserRequest, CreateWorkspaceRequest, DeleteMembershipRequest, DeleteUserRequest,
-    GetMembershipRequest, GetOrganizationRequest, GetPersonalAccessTokenRequest, GetUserRequest,
-    GetWorkspaceRequest, ListAvailablePatScopesRequest, ListMembershipsRequest,
+    ApiClientAuthorization, CreateApiClientAuthorizationRequest, CreateMembershipRequest,
+    CreateOrganizationRequest, CreatePersonalAccessTokenRequest, CreateSystemAuthRequest,
+    CreateUserRequest, CreateWorkspaceRequest, DeleteApiClientAuthorizationRequest,
+    DeleteMembershipRequest, DeleteUserRequest, GetApiClientAuthorizationRequest,
+    GetCurrentApiClientAuthorizationRequest, GetMembershipRequest, GetOrganizationRequest,
+    GetPersonalAccessTokenRequest, GetUserRequest, GetWorkspaceRequest,
+    ListApiClientAuthorizationsRequest, ListAvailablePatScopesRequest, ListMembershipsRequest,
     ListOrganizationsRequest, ListPersonalAccessTokensRequest, ListUsersRequest,
     ListWorkspacesRequest, MembershipGrant, MembershipRole, MembershipUpsert, OrganizationUpsert,
     RevokePersonalAccessTokenRequest, RevokeTokensRequest, RotatePersonalAccessTokenRequest,
-    SetMembershipsRequest, UpdateMembershipRequest, UpdateOrganizationRequest,
-    UpdatePersonalAccessTokenRequest, UpdateUserRequest, UpdateWorkspaceRequest,
-    UpsertMembershipsRequest, UpsertOrganizationsRequest, UpsertUsersRequest,
-    UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WhoAmIRequest, WorkspaceCreatePatRequest,
-    WorkspaceListPatsRequest, WorkspaceRevokePatRequest, WorkspaceUpdatePatRequest,
-    WorkspaceUpsert, create_membership_request, delete_membership_request,
-    directory_client::DirectoryClient, get_membership_request, list_memberships_request,
-    membership_grant, membership_upsert, personal_access_tokens_client::PersonalAccessTokensClient,
-    revoke_tokens_request::Target, update_membership_request,
-    verification_client::VerificationClient,
+    ScopeList, SetMembershipsRequest, UpdateApiClientAuthorizationRequest, UpdateMembershipRequest,
+    UpdateOrganizationRequest, UpdatePersonalAccessTokenRequest, UpdateUserRequest,
+    UpdateWorkspaceRequest, UpsertMembershipsRequest, UpsertOrganizationsRequest,
+    UpsertUsersRequest, UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WhoAmIRequest,
+    WorkspaceCreatePatRequest, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
+    WorkspaceUpdatePatRequest, WorkspaceUpsert,
+    api_client_authorizations_client::ApiClientAuthorizationsClient, create_membership_request,
+    delete_membership_request, directory_client::DirectoryClient, get_membership_request,
+    list_memberships_request, membership_grant, membership_upsert,
+    personal_access_tokens_client::PersonalAccessTokensClient, revoke_tokens_request::Target,
+    update_membership_request, verification_client::VerificationClient,
 };
 use tokio::sync::Mutex;
 use tonic::Status;
@@ -31,11 +36,16 @@ use tonic::Status;
 use super::{made, named_x, with_scopes};
 use crate::support::{
     Engine,
-    server::{As, TestServer},
+    server::{self as store, As, TestServer},
 };
 
 /// Well formed, and of nothing that there is.
 pub(super) const UNKNOWN: &str = "0198c0de-0000-7000-8000-000000000001";
+const UNKNOWN_USER: &str = "zzzzz-tpzed-000000000000001";
+const UNKNOWN_AUTHORIZATION: &str = "zzzzz-gj3su-000000000000001";
+
+/// The text of the system root token.
+pub(super) const ROOT: &str = "RootTokenOfTheTestOfWhoMayDoWhat01234567";
 
 /// A place that a call names, or that a thing belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +125,11 @@ impl Person {
         Self { elsewhere: Some(role), ..self }
     }
 
+    /// Whether it is the user as whom the system root token acts.
+    pub(super) fn is_system(&self) -> bool {
+        self.handle == SYSTEM.handle
+    }
+
     /// As what it belongs to the very place.
     pub(super) fn role_in(&self, place: Place) -> Option<MembershipRole> {
         match place {
@@ -176,11 +191,15 @@ const PEOPLE: [Person; 11] = [
 const PEER: Person = person("peer").home(Member).elsewhere(Member);
 const CHIEF: Person = administrator("chief").home(Member);
 const OUTSIDER: Person = person("outsider");
+pub(super) const SYSTEM: Person = administrator("system");
 
 /// The person of the list above.
 pub(super) fn known(handle: &str) -> Person {
-    *PEOPLE.iter().find(|person| person.handle == handle).unwrap()
+    *PEOPLE.iter().chain([&SYSTEM]).find(|person| person.handle == handle).unwrap()
 }
+
+/// What the API client authorizations that calls are about may do.
+const NARROW: [&str; 1] = ["GET /notes/"];
 
 /// The ids of two of somebody's tokens: the first call that may revoke the second
 /// does, and others find it revoked, which is success too.
@@ -193,6 +212,12 @@ pub(super) struct World {
     pub(super) server: TestServer,
     users: HashMap<&'static str, String>,
     tokens: HashMap<(&'static str, Place), Kept>,
+    /// The uuids of API client authorizations that stay.
+    authorizations: HashMap<&'static str, String>,
+    /// Those of others: the first call that may end one, or make more of it, does.
+    spares: Mutex<HashMap<&'static str, Vec<String>>>,
+    /// Numbers of users.
+    numbers: HashMap<&'static str, i64>,
     places: HashMap<Place, String>,
     /// Organizations: that of [`Place::Elsewhere`], and one that nobody minds.
     other: String,
@@ -201,9 +226,16 @@ pub(super) struct World {
     appointing: Mutex<()>,
 }
 
+async fn start(store: store::Place, more: &[&str]) -> TestServer {
+    let root = format!("--system-root-token-file={}", store.path("root-token").display());
+    TestServer::start_on(store, &[&[&*root], more].concat()).await
+}
+
 impl World {
     pub(super) async fn new(engine: Engine) -> Self {
-        let server = TestServer::start(engine).await;
+        let store = store::Place::new(engine).await;
+        fs::write(store.path("root-token"), ROOT).unwrap();
+        let server = start(store, &[]).await;
         let organization = async |slug: &str| {
             let external_id = Some(format!("ext-{slug}"));
             let [slug, name] = [slug.to_owned(), slug.to_owned()];
@@ -235,6 +267,9 @@ impl World {
             server,
             users: HashMap::new(),
             tokens: HashMap::new(),
+            authorizations: HashMap::new(),
+            spares: Mutex::default(),
+            numbers: HashMap::new(),
             places,
             other,
             scratch,
@@ -244,6 +279,8 @@ impl World {
         for person in PEOPLE.iter().chain([&PEER, &CHIEF, &OUTSIDER]) {
             world.settle(person).await;
         }
+        world.users.insert(SYSTEM.handle, "zzzzz-tpzed-000000000000000".to_owned());
+        world.authorize(&SYSTEM).await;
         for handle in ["moved", "left", "appointed", "deleted", "revoked"] {
             world.users.insert(handle, world.server.user(handle).await.id);
         }
@@ -251,6 +288,12 @@ impl World {
             world.join("moved", place, Member).await;
         }
         world
+    }
+
+    /// The same over a server with another setting.
+    pub(super) async fn restart(self, setting: &str) -> Self {
+        let server = start(self.server.stop().await, &[setting]).await;
+        Self { server, ..self }
     }
 
     /// Makes a person, its memberships, and the tokens that others ask for.
@@ -261,6 +304,7 @@ impl World {
             self.server.user(person.handle).await
         };
         self.users.insert(person.handle, user.id);
+        self.authorize(person).await;
         for place in [Place::Home, Place::Org, Place::Elsewhere] {
             if let Some(role) = person.role_in(place) {
                 self.join(person.handle, place, role).await;
@@ -273,6 +317,45 @@ impl World {
                 self.tokens.insert((person.handle, place), Kept { kept, revoked });
             }
         }
+    }
+
+    /// Makes the API client authorizations of a person that others ask for.
+    async fn authorize(&mut self, person: &Person) {
+        let kept = self.authorization_for(person.handle, &NARROW).await;
+        let spare = self.authorization_for(person.handle, &NARROW).await;
+        self.numbers.insert(person.handle, kept.user_id());
+        self.authorizations.insert(person.handle, kept.uuid.unwrap());
+        self.spares.get_mut().insert(person.handle, vec![spare.uuid.unwrap()]);
+    }
+
+    /// An API client authorization that the first administrator makes.
+    pub(super) async fn authorization_for(
+        &self,
+        handle: &str,
+        scopes: &[&str],
+    ) -> ApiClientAuthorization {
+        self.server.authorization_of(&self.user(handle), Some(scopes)).await
+    }
+
+    /// A call about an API client authorization that it may end or change.
+    async fn about_a_spare(
+        &self,
+        person: Option<Person>,
+        call: impl AsyncFnOnce(String) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        let Some(Person { handle, .. }) = person else {
+            return call(UNKNOWN_AUTHORIZATION.to_owned()).await;
+        };
+        let spare = self.spares.lock().await.get_mut(handle).and_then(Vec::pop);
+        let uuid = match spare {
+            Some(uuid) => uuid,
+            None => self.authorization_for(handle, &NARROW).await.uuid.unwrap(),
+        };
+        let answer = call(uuid.clone()).await;
+        if answer.is_err() {
+            self.spares.lock().await.get_mut(handle).unwrap().push(uuid);
+        }
+        answer
     }
 
     pub(super) async fn join(&self, handle: &str, place: Place, role: MembershipRole) {
@@ -367,6 +450,9 @@ impl World {
     ) -> Result<(), Status> {
         match method.split_once('/').unwrap() {
             ("Verification", name) => call_verification(name, channel).await,
+            ("ApiClientAuthorizations", name) => {
+                self.call_authorizations(name, channel, caller, on).await
+            }
             ("PersonalAccessTokens", name) if name.starts_with("Workspace") => {
                 self.call_workspace_tokens(name, channel, caller, on).await
             }
@@ -379,6 +465,85 @@ impl World {
             }
             ("Directory", name) => self.call_places(name, channel, on).await,
             (service, _) => unreachable!("{service} is not called here"),
+        }
+    }
+
+    /// At [`Place::Home`], what administrators alone may ask: a uuid of their choice,
+    /// another user for what is there. At [`Place::Elsewhere`], more scopes for that.
+    async fn call_authorizations(
+        &self,
+        name: &str,
+        channel: As,
+        caller: &Person,
+        On(whose, place): On,
+    ) -> Result<(), Status> {
+        let mut client = ApiClientAuthorizationsClient::new(channel);
+        let person = whose.person(*caller);
+        let kept = match person {
+            Some(person) => self.authorizations[person.handle].clone(),
+            None => UNKNOWN_AUTHORIZATION.to_owned(),
+        };
+        let list = |scopes: &[&str]| {
+            Some(ScopeList { values: scopes.iter().map(ToString::to_string).collect() })
+        };
+        match name {
+            "CreateApiClientAuthorization" => {
+                let owner_uuid = match place {
+                    Place::Unknown => Some(UNKNOWN_USER.to_owned()),
+                    Place::Nowhere
+                    | Place::Home
+                    | Place::Sibling
+                    | Place::Org
+                    | Place::Elsewhere => self.named(caller, whose),
+                };
+                let uuid = (place == Place::Home).then(|| {
+                    format!("zzzzz-gj3su-1{:014}", self.names.fetch_add(1, Ordering::Relaxed))
+                });
+                let request =
+                    CreateApiClientAuthorizationRequest { uuid, owner_uuid, ..Default::default() };
+                client.create_api_client_authorization(request).await.map(drop)
+            }
+            "CreateSystemAuth" => {
+                client.create_system_auth(CreateSystemAuthRequest::default()).await.map(drop)
+            }
+            "DeleteApiClientAuthorization" => {
+                self.about_a_spare(person, async |uuid| {
+                    let request = DeleteApiClientAuthorizationRequest { uuid };
+                    client.delete_api_client_authorization(request).await.map(drop)
+                })
+                .await
+            }
+            "GetApiClientAuthorization" => {
+                let request = GetApiClientAuthorizationRequest { uuid: kept, ..Default::default() };
+                client.get_api_client_authorization(request).await.map(drop)
+            }
+            "GetCurrentApiClientAuthorization" => {
+                let request = GetCurrentApiClientAuthorizationRequest::default();
+                client.get_current_api_client_authorization(request).await.map(drop)
+            }
+            "ListApiClientAuthorizations" => {
+                let request = ListApiClientAuthorizationsRequest::default();
+                client.list_api_client_authorizations(request).await.map(drop)
+            }
+            "UpdateApiClientAuthorization" => {
+                let mut update = UpdateApiClientAuthorizationRequest::default();
+                match place {
+                    Place::Home => update.user_id = Some(self.numbers[OUTSIDER.handle]),
+                    Place::Elsewhere => update.scopes = list(&["GET /notes/", "GET /mail/"]),
+                    Place::Nowhere | Place::Sibling | Place::Org | Place::Unknown => {
+                        let (uuid, scopes) = (kept, list(&["GET /notes/mine"]));
+                        let request =
+                            UpdateApiClientAuthorizationRequest { uuid, scopes, ..update };
+                        return client.update_api_client_authorization(request).await.map(drop);
+                    }
+                }
+                self.about_a_spare(person, async |uuid| {
+                    let request = UpdateApiClientAuthorizationRequest { uuid, ..update };
+                    client.update_api_client_authorization(request).await.map(drop)
+                })
+                .await
+            }
+            name => unreachable!("{name} is not called here"),
         }
     }
 

@@ -3,8 +3,9 @@ use std::net::SocketAddr;
 use token_authority::proto::v1::{
     CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse,
     RevokePersonalAccessTokenRequest, RevokePersonalAccessTokenResponse, VerifyRequest,
-    VerifyResponse, WhoAmIRequest, WhoAmIResponse, directory_client::DirectoryClient,
-    personal_access_tokens_client::PersonalAccessTokensClient,
+    VerifyResponse, WhoAmIRequest, WhoAmIResponse,
+    api_client_authorizations_client::ApiClientAuthorizationsClient,
+    directory_client::DirectoryClient, personal_access_tokens_client::PersonalAccessTokensClient,
     verification_client::VerificationClient,
 };
 use tonic::{
@@ -53,6 +54,10 @@ impl Client {
 
     pub(crate) fn tokens(&self) -> PersonalAccessTokensClient<As> {
         PersonalAccessTokensClient::new(self.service())
+    }
+
+    pub(crate) fn authorizations(&self) -> ApiClientAuthorizationsClient<As> {
+        ApiClientAuthorizationsClient::new(self.service())
     }
 
     pub(crate) fn verification(&self) -> VerificationClient<As> {

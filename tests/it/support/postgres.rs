@@ -31,7 +31,13 @@ pub(crate) async fn empty_database() -> String {
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     let url = cluster.url("postgres");
     let mut connection = PgConnection::connect(&url).await.unwrap();
-    connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    // One that compares text as people do, where it is not said otherwise; PostgreSQL
+    // may be built without.
+    let plain = format!("CREATE DATABASE {name}");
+    let like_people = format!("{plain} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
+    if connection.execute(sqlx::AssertSqlSafe(like_people)).await.is_err() {
+        connection.execute(sqlx::AssertSqlSafe(plain)).await.unwrap();
+    }
     connection.close().await.unwrap();
     cluster.url(&name)
 }

@@ -8,10 +8,11 @@ use token_authority::{
     domain::{Pepper, Token},
     hashing::Recovery,
     proto::v1::{
-        CreateOrganizationRequest, CreatePersonalAccessTokenRequest,
-        CreatePersonalAccessTokenResponse, CreateUserRequest, CreateWorkspaceRequest,
-        DeleteMembershipRequest, MembershipRole, MembershipUpsert, UpsertMembershipsRequest, User,
-        VerifyRequest, VerifyResponse, delete_membership_request,
+        ApiClientAuthorization, CreateApiClientAuthorizationRequest, CreateOrganizationRequest,
+        CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse, CreateUserRequest,
+        CreateWorkspaceRequest, DeleteMembershipRequest, MembershipRole, MembershipUpsert,
+        ScopeList, UpsertMembershipsRequest, User, VerifyRequest, VerifyResponse,
+        api_client_authorizations_client::ApiClientAuthorizationsClient, delete_membership_request,
         directory_client::DirectoryClient, membership_upsert,
         personal_access_tokens_client::PersonalAccessTokensClient,
         verification_client::VerificationClient,
@@ -21,7 +22,7 @@ use token_authority::{
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{
-    Code, Request, Response, Status,
+    Code, Request, Status,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
     metadata::{Ascii, MetadataValue},
@@ -228,6 +229,28 @@ impl TestServer {
         VerificationClient::new(self.call_as(token))
     }
 
+    pub(crate) fn authorizations(&self, token: &str) -> ApiClientAuthorizationsClient<As> {
+        ApiClientAuthorizationsClient::new(self.call_as(token))
+    }
+
+    /// An API client authorization of a user, made by the administrator; with all
+    /// scopes if none are named.
+    pub(crate) async fn authorization_of(
+        &self,
+        user_id: &str,
+        scopes: Option<&[&str]>,
+    ) -> ApiClientAuthorization {
+        let values = |scopes: &[&str]| scopes.iter().map(ToString::to_string).collect();
+        let request = CreateApiClientAuthorizationRequest {
+            owner_uuid: Some(user_id.to_owned()),
+            scopes: scopes.map(|scopes| ScopeList { values: values(scopes) }),
+            ..Default::default()
+        };
+        let mut client = self.authorizations(&self.admin);
+        let made = client.create_api_client_authorization(request).await.unwrap().into_inner();
+        made.api_client_authorization.unwrap()
+    }
+
     pub(crate) fn directory(&self, token: &str) -> DirectoryClient<As> {
         DirectoryClient::new(self.call_as(token))
     }
@@ -355,13 +378,13 @@ impl TestServer {
 }
 
 /// The code of a refusal and its stable reason, empty where it has none.
-pub(crate) fn refused<T>(answer: Result<Response<T>, Status>) -> (Code, String) {
+pub(crate) fn refused<T>(answer: Result<T, Status>) -> (Code, String) {
     let status = answer.err().expect("the call is refused");
     (status.code(), info(&status).map(|info| info.reason).unwrap_or_default())
 }
 
 /// The fields that an INVALID_ARGUMENT names.
-pub(crate) fn wrong_fields<T>(answer: Result<Response<T>, Status>) -> Vec<String> {
+pub(crate) fn wrong_fields<T>(answer: Result<T, Status>) -> Vec<String> {
     let status = answer.err().expect("the call is refused");
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     let request = status.get_details_bad_request().expect("it names the fields");
@@ -370,7 +393,7 @@ pub(crate) fn wrong_fields<T>(answer: Result<Response<T>, Status>) -> Vec<String
 }
 
 /// The field in which a request goes beyond its caller's token.
-pub(crate) fn exceeded<T>(answer: Result<Response<T>, Status>) -> String {
+pub(crate) fn exceeded<T>(answer: Result<T, Status>) -> String {
     let status = answer.err().expect("the call is refused");
     let info = info(&status).expect("it has a reason");
     assert_eq!((status.code(), &*info.reason), (Code::PermissionDenied, "EXCEEDS_CALLER"));
@@ -383,6 +406,11 @@ fn info(status: &Status) -> Option<ErrorInfo> {
         assert_eq!(info.domain, "token-authority");
     }
     info
+}
+
+/// The text `v2/{uuid}/{secret}` of an API client authorization that was just made.
+pub(crate) fn v2(made: &ApiClientAuthorization) -> String {
+    format!("v2/{}/{}", made.uuid(), made.api_token())
 }
 
 /// A well-formed token that nobody was given.
