@@ -2,10 +2,12 @@
 //! PostgreSQL and the real embedded store.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod authorizations;
 mod crash;
 mod descriptor;
 mod directory;
 mod input;
+mod last_use;
 mod limits;
 mod memberships;
 mod organizations;
@@ -13,7 +15,9 @@ mod peppers;
 mod personal_access_tokens;
 mod properties;
 mod readme;
+mod recoverable;
 mod rights;
+mod root;
 mod rotation;
 mod secrets;
 mod shutdown;
