@@ -5,7 +5,12 @@ use prost_types::value::Kind as ValueKind;
 use serde_json::Value;
 use tonic::{Request, Response, Status};
 
-use super::{caller, gate::Presented, parse::Fields, status, to_timestamp};
+use super::{
+    caller,
+    gate::Presented,
+    parse::{Fields, MAX_PAGE_BYTES},
+    status, to_timestamp,
+};
 use crate::{
     authority::{
         Authority, Authorization, AuthorizationChanges, AuthorizationList, AuthorizationPage,
@@ -22,9 +27,6 @@ const MAX_OFFSET: i64 = 1_000_000;
 
 /// How many conditions, or attributes to sort by or to select, one request may have.
 const MAX_PARTS: usize = 100;
-
-/// A page ends before it is larger than this, in bytes: clients refuse 4 MiB.
-const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 pub(super) struct Service {
     pub(super) authority: Arc<Authority>,

@@ -20,7 +20,7 @@ const DEFAULT_PAGE: i64 = 100;
 const MAX_PAGE: i64 = 1_000;
 
 /// A page ends before it is larger than this, in bytes: clients refuse 4 MiB.
-const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
+pub(super) const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many elements a field may have that is to be done as a whole.
 const MAX_ELEMENTS: usize = 1_000;

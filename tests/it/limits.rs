@@ -248,6 +248,33 @@ async fn who_shows_no_token_takes_no_room_from_those_who_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_shows_a_salted_token_takes_no_room_from_those_who_show_their_own() {
+    let more = ["--max-calls=2", "--call-deadline=1s", "--recoverable-api-tokens"];
+    let server = TestServer::start_with(Engine::Sqlite, &more).await;
+    // It is judged with a request that never comes.
+    let text = format!("Bearer v2/zzzzz-gj3su-0123456789abcde/{}", "0".repeat(40));
+    let salted = [("authorization", &*text)];
+    let mut flood = RawHttp2::open(server.address).await;
+    for call in 0..100 {
+        flood.request(2 * call + 1, CURRENT, &salted, None).await;
+    }
+    flood.request(201, "/grpc.health.v1.Health/Check", &[], Some(&[])).await;
+    assert_eq!(flood.end(201).await, End::Answered);
+    client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+
+    // Where none can be judged, it is refused before.
+    let server = TestServer::start_with(Engine::Sqlite, &more[..1]).await;
+    let mut flood = RawHttp2::open(server.address).await;
+    flood.request(1, CURRENT, &salted, None).await;
+    assert_eq!(flood.end(1).await, End::Answered);
+    server.stop().await;
+}
+
+const CURRENT: &str =
+    "/token_authority.v1.ApiClientAuthorizations/GetCurrentApiClientAuthorization";
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_over_the_limit_wait_until_another_closes() {
     let server = TestServer::start_with(Engine::Sqlite, &["--max-connections=2"]).await;
     let second = Client::connect(server.address, &server.admin).await;

@@ -10,7 +10,8 @@ use token_authority::{
     proto::v1::{
         ApiClientAuthorization, DeleteApiClientAuthorizationRequest,
         GetApiClientAuthorizationRequest, GetCurrentApiClientAuthorizationRequest,
-        ListApiClientAuthorizationsRequest, UpdateApiClientAuthorizationRequest, WhoAmIRequest,
+        ListApiClientAuthorizationsRequest, ScopeList, UpdateApiClientAuthorizationRequest,
+        WhoAmIRequest,
     },
     random,
     store::{
@@ -24,13 +25,14 @@ use crate::support::{
     client::Client,
     on_both_stores,
     process::{Process, program, run},
-    server::{Place, TestServer, refused, v2},
+    server::{Place, TestServer, exceeded, refused, v2},
     wait,
 };
 
 on_both_stores![
     nothing_recoverable_is_stored_by_default,
     owner_gets_the_secret_of_what_its_token_covers,
+    weaker_token_takes_nothing_from_one_to_see_its_secret,
     stolen_store_gives_no_secret_away,
     unused_secrets_are_sealed_again_under_a_promoted_pepper,
     secrets_are_forgotten_when_it_is_turned_off_and_stay_so,
@@ -157,6 +159,28 @@ async fn owner_gets_the_secret_of_what_its_token_covers(engine: Engine) {
         target.api_token,
         "it outlives a restart"
     );
+}
+
+async fn weaker_token_takes_nothing_from_one_to_see_its_secret(engine: Engine) {
+    let server = TestServer::start_with(engine, &[ON]).await;
+    let user = server.user("alice").await;
+    let path = "POST /token_authority.v1.ApiClientAuthorizations/";
+    let target = server.authorization_of(&user.id, None).await;
+    let weak = server.authorization_of(&user.id, Some(&[path])).await;
+    let narrowing = |uuid: &str| UpdateApiClientAuthorizationRequest {
+        uuid: uuid.to_owned(),
+        scopes: Some(ScopeList { values: Vec::new() }),
+        ..Default::default()
+    };
+    let mut client = server.authorizations(&v2(&weak));
+    let refused = client.update_api_client_authorization(narrowing(target.uuid())).await;
+    assert_eq!(exceeded(refused), "scopes");
+    assert_eq!(server.secret_got(&v2(&weak), target.uuid()).await, None);
+    client.update_api_client_authorization(narrowing(weak.uuid())).await.unwrap();
+
+    let strong = v2(&server.authorization_of(&user.id, None).await);
+    let mut client = server.authorizations(&strong);
+    client.update_api_client_authorization(narrowing(target.uuid())).await.unwrap();
 }
 
 /// Whether a file below the directory holds the text.

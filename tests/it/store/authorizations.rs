@@ -28,6 +28,8 @@ on_both_stores![
     // What is kept recoverable.
     seal_follows_its_secret_to_another_pepper,
     seals_are_told_by_their_pepper_and_forgotten_for_good,
+    what_was_ended_in_the_past_is_kept_as_long_as_what_is_ended_now,
+    repeats_of_requests_end_with_a_change_of_their_caller,
     // What else they need.
     user_is_found_by_its_number_until_it_is_deleted,
     id_that_is_taken_is_told_and_nothing_is_kept,
@@ -107,6 +109,33 @@ impl TestStore {
     async fn is_ended(&self, new: &NewCredential) -> bool {
         self.found(&new.secret.digest).await.unwrap().credential.ended
     }
+}
+
+async fn what_was_ended_in_the_past_is_kept_as_long_as_what_is_ended_now(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let user = store.user("alice").await;
+    let new = new_authorization(&user.id);
+    let kept = store.keep(&new).await;
+    // The change is of the instant 5.
+    store.alter(&AuthorizationUpdate { expires_at: Some(at(1)), ..unchanged(&kept) }).await;
+    assert_eq!(store.purge(at(5), &store.actor()).await.unwrap(), 0);
+    assert!(store.found(&new.secret.digest).await.is_some());
+    assert_eq!(store.purge(at(6), &store.actor()).await.unwrap(), 1);
+    assert!(store.found(&new.secret.digest).await.is_none());
+}
+
+async fn repeats_of_requests_end_with_a_change_of_their_caller(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let user = store.user("alice").await;
+    let caller = new_authorization(&user.id);
+    let kept = store.keep(&caller).await;
+    let actor = store.actor_with_owner(&caller, &user);
+    let first = store.repeat(&new_token(&user.id), &request(1), &actor).await;
+    let again = store.repeat(&new_token(&user.id), &request(1), &actor).await;
+    assert_eq!(again.kept.credential.id, first.kept.credential.id);
+    store.alter(&AuthorizationUpdate { expires_at: Some(at(100)), ..unchanged(&kept) }).await;
+    let other = store.repeat(&new_token(&user.id), &request(1), &actor).await;
+    assert_ne!(other.kept.credential.id, first.kept.credential.id);
 }
 
 async fn authorizations_are_listed_within_reach_the_newest_first(engine: Engine) {
