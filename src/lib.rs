@@ -5,6 +5,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
 pub mod authority;
+pub mod background;
 pub mod bootstrap;
 pub mod caller;
 pub mod clock;

@@ -13,10 +13,11 @@ use std::{
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::service::Routes;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::server::HealthReporter;
 
 use crate::{
     authority::{Authority, Limits, MAX_OVERLAP, Policy},
+    background::{self, Files, PURGE_INTERVAL, set_health},
     bootstrap::{self, FirstToken},
     clock::Clock,
     config::{Hidden, IssuerSettings, Settings, StoreSettings},
@@ -35,14 +36,6 @@ use crate::{
     verifier::{PepperLoss, Verifier},
 };
 
-/// How often the store is asked whether it is there, for the health service.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often what has been dead for long is looked for, and the pause where there
-/// was as much as is forgotten at once.
-const PURGE_INTERVAL: Duration = Duration::from_mins(10);
-const PURGE_PAUSE: Duration = Duration::from_secs(1);
-
 /// How long what verifications left to be written may take when the service stops.
 const UPKEEP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -54,9 +47,6 @@ const CONNECTION_AGE: Duration = Duration::from_hours(1);
 
 /// The largest request to the services that ask for no token, in bytes.
 const MAX_OPEN_REQUEST: usize = 4 * 1024;
-
-/// How often files that may be replaced are looked at.
-const FILES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the service can't start: one sentence that names the setting.
 #[derive(Debug, thiserror::Error)]
@@ -256,12 +246,16 @@ impl Server {
     /// The transport failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
         set_health(&self.health, true).await;
-        let mut watched =
-            watch_store(Arc::clone(&self.store), Arc::clone(&self.peppers), self.health.clone());
-        let purged = purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
+        let mut watched = background::watch_store(
+            Arc::clone(&self.store),
+            Arc::clone(&self.peppers),
+            self.health.clone(),
+        );
+        let purged =
+            background::purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
         let sealed = self.seals().start(PURGE_INTERVAL);
         let noted = Arc::clone(&self.uses).start(Arc::clone(&self.clock));
-        let reloaded = self.files.may_change().then(|| reload(self.files.clone()));
+        let reloaded = self.files.may_change().then(|| background::reload(self.files.clone()));
         let limits = &self.settings;
         let incoming = listener::connections(
             self.listener,
@@ -332,38 +326,6 @@ impl Server {
             system: self.settings.cluster_id.system_user(),
             recoverable: self.settings.recoverable_api_tokens,
         }
-    }
-}
-
-/// What is read from files that may be replaced while it serves.
-#[derive(Clone)]
-pub struct Files {
-    tls: Option<Arc<Tls>>,
-    roots: Arc<RootTokens>,
-}
-
-impl Files {
-    /// Whether there are certificates.
-    #[must_use]
-    pub fn has_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    fn may_change(&self) -> bool {
-        self.has_tls() || self.roots.has_files()
-    }
-
-    /// Reads them again.
-    pub async fn reload(&self) {
-        let files = self.clone();
-        // They are small, but a disk may be slow.
-        let reloaded = tokio::task::spawn_blocking(move || {
-            files.roots.reload();
-            if let Some(tls) = files.tls {
-                tls.reload();
-            }
-        });
-        let _ = reloaded.await;
     }
 }
 
@@ -586,85 +548,4 @@ fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, StartError> {
     Tls::load(files)
         .map(|tls| Some(Arc::new(tls)))
         .map_err(|error| StartError::new("tls-cert", error))
-}
-
-/// Tells the health service when the store, which was there, can no longer be
-/// asked or wants a pepper that this process was not given, and when all is well
-/// again, until aborted.
-fn watch_store(
-    store: Arc<dyn Store>,
-    peppers: Arc<Peppers>,
-    health: HealthReporter,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut told = true;
-        let mut held = true;
-        loop {
-            let asked = tokio::time::timeout(HEALTH_INTERVAL, store.identity()).await;
-            if let Ok(Ok(Some(identity))) = &asked {
-                let holds = peppers.follow(&identity.current_pepper);
-                if held && !holds {
-                    tracing::error!(
-                        pepper.current = identity.current_pepper.as_str(),
-                        "this process was not given the pepper that is current now: until it is \
-                         started with that, it makes no token and says no to none"
-                    );
-                }
-                held = holds;
-            }
-            let serving = held && matches!(asked, Ok(Ok(_)));
-            // Whoever watches would be told what it knows each time.
-            if serving != told {
-                set_health(&health, serving).await;
-                told = serving;
-            }
-            tokio::time::sleep(HEALTH_INTERVAL).await;
-        }
-    })
-}
-
-/// Forgets now and then what has been dead for as long as the settings keep it.
-fn purge(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: &Settings) -> JoinHandle<()> {
-    let keep = settings.keep_dead.into();
-    let user_id = settings.cluster_id.system_user();
-    tokio::spawn(async move {
-        let mut settled = None;
-        loop {
-            let at = clock.now();
-            let actor = Actor::service(user_id.clone(), at);
-            match store.settle(settled.as_ref(), &actor).await {
-                Ok(next) => settled = next,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing settled");
-                }
-            }
-            match store.purge(at.saturating_sub(keep), &actor).await {
-                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() || settled.is_some() => {
-                    tokio::time::sleep(PURGE_PAUSE).await;
-                }
-                Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing purged");
-                    tokio::time::sleep(PURGE_INTERVAL).await;
-                }
-            }
-        }
-    })
-}
-
-/// Verify reads the store for each answer, so every service is as healthy as it is.
-async fn set_health(health: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in std::iter::once("").chain(grpc::SERVICES) {
-        health.set_service_status(service, status).await;
-    }
-}
-
-fn reload(files: Files) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(FILES_INTERVAL).await;
-            files.reload().await;
-        }
-    })
 }

@@ -1,0 +1,146 @@
+//! What a server does beside answering: it watches its store, forgets what has been
+//! dead for long, and reads again what was replaced.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    clock::Clock,
+    config::Settings,
+    domain::Peppers,
+    grpc,
+    root::RootTokens,
+    store::{self, Actor, Store},
+    tls::Tls,
+};
+
+/// How often the store is asked whether it is there, for the health service.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often what has been dead for long is looked for, and the pause where there
+/// was as much as is forgotten at once.
+pub(crate) const PURGE_INTERVAL: Duration = Duration::from_mins(10);
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often files that may be replaced are looked at.
+const FILES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Tells the health service when the store, which was there, can no longer be
+/// asked or wants a pepper that this process was not given, and when all is well
+/// again, until aborted.
+pub(crate) fn watch_store(
+    store: Arc<dyn Store>,
+    peppers: Arc<Peppers>,
+    health: HealthReporter,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut told = true;
+        let mut held = true;
+        loop {
+            let asked = tokio::time::timeout(HEALTH_INTERVAL, store.identity()).await;
+            if let Ok(Ok(Some(identity))) = &asked {
+                let holds = peppers.follow(&identity.current_pepper);
+                if held && !holds {
+                    tracing::error!(
+                        pepper.current = identity.current_pepper.as_str(),
+                        "this process was not given the pepper that is current now: until it is \
+                         started with that, it makes no token and says no to none"
+                    );
+                }
+                held = holds;
+            }
+            let serving = held && matches!(asked, Ok(Ok(_)));
+            // Whoever watches would be told what it knows each time.
+            if serving != told {
+                set_health(&health, serving).await;
+                told = serving;
+            }
+            tokio::time::sleep(HEALTH_INTERVAL).await;
+        }
+    })
+}
+
+/// Forgets now and then what has been dead for as long as the settings keep it.
+pub(crate) fn purge(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    settings: &Settings,
+) -> JoinHandle<()> {
+    let keep = settings.keep_dead.into();
+    let user_id = settings.cluster_id.system_user();
+    tokio::spawn(async move {
+        let mut settled = None;
+        loop {
+            let at = clock.now();
+            let actor = Actor::service(user_id.clone(), at);
+            match store.settle(settled.as_ref(), &actor).await {
+                Ok(next) => settled = next,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing settled");
+                }
+            }
+            match store.purge(at.saturating_sub(keep), &actor).await {
+                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() || settled.is_some() => {
+                    tokio::time::sleep(PURGE_PAUSE).await;
+                }
+                Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing purged");
+                    tokio::time::sleep(PURGE_INTERVAL).await;
+                }
+            }
+        }
+    })
+}
+
+/// Verify reads the store for each answer, so every service is as healthy as it is.
+pub(crate) async fn set_health(health: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in std::iter::once("").chain(grpc::SERVICES) {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// What is read from files that may be replaced while it serves.
+#[derive(Clone)]
+pub struct Files {
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) roots: Arc<RootTokens>,
+}
+
+impl Files {
+    /// Whether there are certificates.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(crate) fn may_change(&self) -> bool {
+        self.has_tls() || self.roots.has_files()
+    }
+
+    /// Reads them again.
+    pub async fn reload(&self) {
+        let files = self.clone();
+        // They are small, but a disk may be slow.
+        let reloaded = tokio::task::spawn_blocking(move || {
+            files.roots.reload();
+            if let Some(tls) = files.tls {
+                tls.reload();
+            }
+        });
+        let _ = reloaded.await;
+    }
+}
+
+/// Reads them again from time to time, until aborted.
+pub(crate) fn reload(files: Files) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(FILES_INTERVAL).await;
+            files.reload().await;
+        }
+    })
+}
