@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::{
     domain::{CatalogueEntry, ClusterId, Invalid, PatPrefix, UserRef},
     server::StartError,
-    store::Migrate,
+    store::{Migrate, is_postgres_url},
     upkeep::OnReuse,
 };
 
@@ -320,7 +320,25 @@ pub struct StoreSettings {
     #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_URL_FILE")]
     pub database_url_file: Option<PathBuf>,
 
-    /// Connections to PostgreSQL
+    /// The same of the same database without a pooler that passes no notifications on; unset:
+    /// there is none between
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_LISTEN_URL", hide_env_values = true)]
+    pub database_listen_url: Option<Hidden>,
+
+    /// File with that URL
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_LISTEN_URL_FILE")]
+    pub database_listen_url_file: Option<PathBuf>,
+
+    /// The same of a streaming replica, where tokens that are not cached are looked up first;
+    /// unset: there is none
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_REPLICA_URL", hide_env_values = true)]
+    pub database_replica_url: Option<Hidden>,
+
+    /// File with that URL
+    #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_REPLICA_URL_FILE")]
+    pub database_replica_url_file: Option<PathBuf>,
+
+    /// Connections to PostgreSQL that answer calls; to a replica at most as many
     #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_CONNECTIONS", default_value = "16",
         value_parser = clap::value_parser!(u32).range(2..=1_000))]
     pub database_connections: u32,
@@ -345,20 +363,75 @@ impl StoreSettings {
     ///
     /// The file that should hold it can't be read.
     pub fn database_url(&self) -> Result<Option<Zeroizing<String>>, StartError> {
-        match (&self.database_url, &self.database_url_file) {
-            (Some(_), Some(_)) => {
-                Err(StartError::new("database-url-file", "must not be given where database-url is"))
-            }
-            (Some(Hidden(url)), None) => Ok(Some(Zeroizing::new(url.clone()))),
-            (None, None) => Ok(None),
-            (None, Some(path)) => match fs::read_to_string(path) {
-                Ok(text) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
-                Err(error) => {
-                    let reason = format!("{}: {error}", path.display());
-                    Err(StartError::new("database-url-file", reason))
-                }
-            },
+        let names = ["database-url", "database-url-file"];
+        url(names, self.database_url.as_ref(), self.database_url_file.as_ref())
+    }
+
+    /// Its URL without what may stand between, if that is another.
+    ///
+    /// # Errors
+    ///
+    /// The file that should hold it can't be read, or it is the URL of no PostgreSQL
+    /// database.
+    pub fn database_listen_url(&self) -> Result<Option<Zeroizing<String>>, StartError> {
+        let names = ["database-listen-url", "database-listen-url-file"];
+        let given =
+            url(names, self.database_listen_url.as_ref(), self.database_listen_url_file.as_ref())?;
+        self.beside_database(names, given)
+    }
+
+    /// The URL of its replica, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The file that should hold it can't be read, or it is the URL of no PostgreSQL
+    /// database.
+    pub fn database_replica_url(&self) -> Result<Option<Zeroizing<String>>, StartError> {
+        let names = ["database-replica-url", "database-replica-url-file"];
+        let given = url(
+            names,
+            self.database_replica_url.as_ref(),
+            self.database_replica_url_file.as_ref(),
+        )?;
+        self.beside_database(names, given)
+    }
+
+    fn beside_database(
+        &self,
+        [setting, _]: [&'static str; 2],
+        given: Option<Zeroizing<String>>,
+    ) -> Result<Option<Zeroizing<String>>, StartError> {
+        let Some(given) = given else { return Ok(None) };
+        if self.database_url()?.is_none() {
+            return Err(StartError::new(setting, "needs database-url"));
         }
+        if !is_postgres_url(&given) {
+            return Err(StartError::new(setting, "is not the URL of a PostgreSQL database"));
+        }
+        Ok(Some(given))
+    }
+}
+
+/// The URL in a setting, or in the file that another one names.
+fn url(
+    [setting, file_setting]: [&'static str; 2],
+    given: Option<&Hidden>,
+    file: Option<&PathBuf>,
+) -> Result<Option<Zeroizing<String>>, StartError> {
+    match (given, file) {
+        (Some(_), Some(_)) => {
+            let reason = format!("must not be given where {setting} is");
+            Err(StartError::new(file_setting, reason))
+        }
+        (Some(Hidden(url)), None) => Ok(Some(Zeroizing::new(url.clone()))),
+        (None, None) => Ok(None),
+        (None, Some(path)) => match fs::read_to_string(path) {
+            Ok(text) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
+            Err(error) => {
+                let reason = format!("{}: {error}", path.display());
+                Err(StartError::new(file_setting, reason))
+            }
+        },
     }
 }
 
@@ -523,18 +596,27 @@ fn refuse_secrets(matches: &ArgMatches) -> Result<(), StartError> {
         let reason = "must not be on the command line: use TOKEN_AUTHORITY_SYSTEM_ROOT_TOKEN or --system-root-token-file";
         return Err(StartError::new("system-root-token", reason));
     }
-    let Ok(Some(Hidden(url))) = matches.try_get_one::<Hidden>("database_url") else {
-        return Ok(());
-    };
-    let has_password = url
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split_once('@'))
-        .is_some_and(|(user, _)| user.contains(':'))
-        || url.contains("password=");
-    let typed = matches.value_source("database_url") == Some(ValueSource::CommandLine);
-    if typed && has_password {
-        let reason = "must not hold a password on the command line: use TOKEN_AUTHORITY_DATABASE_URL or --database-url-file";
-        return Err(StartError::new("database-url", reason));
+    let urls = [
+        ("database-url", "database_url", "TOKEN_AUTHORITY_DATABASE_URL"),
+        ("database-listen-url", "database_listen_url", "TOKEN_AUTHORITY_DATABASE_LISTEN_URL"),
+        ("database-replica-url", "database_replica_url", "TOKEN_AUTHORITY_DATABASE_REPLICA_URL"),
+    ];
+    for (setting, id, variable) in urls {
+        let Ok(Some(Hidden(url))) = matches.try_get_one::<Hidden>(id) else { continue };
+        let typed = matches.value_source(id) == Some(ValueSource::CommandLine);
+        if typed && has_password(url) {
+            let reason = format!(
+                "must not hold a password on the command line: use {variable} or --{setting}-file"
+            );
+            return Err(StartError::new(setting, reason));
+        }
     }
     Ok(())
+}
+
+fn has_password(url: &str) -> bool {
+    url.split_once("://")
+        .and_then(|(_, rest)| rest.split_once('@'))
+        .is_some_and(|(user, _)| user.contains(':'))
+        || url.contains("password=")
 }

@@ -29,7 +29,7 @@ use crate::{
     listener, proto,
     root::RootTokens,
     seals::Seals,
-    store::{self, Actor, Identity, PoolLimits, Promotion, Store, StoreError},
+    store::{self, Actor, Identity, PoolLimits, Promotion, Servers, Store, StoreError},
     tls::{Tls, TlsFiles},
     upkeep::Upkeep,
     usage::Uses,
@@ -335,13 +335,19 @@ impl Server {
 ///
 /// It can't be opened, or its schema does not fit the program.
 pub async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, StartError> {
+    let (listen, replica) = (settings.database_listen_url()?, settings.database_replica_url()?);
     match settings.database_url()? {
         Some(url) => {
             let limits = PoolLimits {
                 connections: settings.database_connections,
                 wait: settings.database_wait.into(),
             };
-            store::open_postgres(&url, limits, settings.migrate)
+            let servers = Servers {
+                primary: &url,
+                listen: listen.as_deref().map(String::as_str),
+                replica: replica.as_deref().map(String::as_str),
+            };
+            store::open_postgres(servers, limits, settings.migrate)
                 .await
                 .map_err(|error| StartError { setting: "database-url", ..error.into() })
         }

@@ -15,7 +15,7 @@ use crate::{
     hashing::{Record, Recovery, Source},
     random,
     root::RootTokens,
-    store::{Lookup, Reach, Store, StoreError, Target, Unloaded, Workspaces},
+    store::{Lookup, Origin, Reach, Store, StoreError, Target, Unloaded, Workspaces},
     upkeep::{Job, Upkeep},
     usage::Uses,
 };
@@ -229,14 +229,14 @@ impl Verifier {
     ) -> Result<Lookup, Error> {
         let digests = self.peppers.digests(token);
         let unloaded = Unloaded { shown: token.shown(), loaded: self.peppers.ids() };
-        let mut lookup = self.store.find(&digests, unloaded, workspaces).await?;
+        let mut lookup = self.store.find(&digests, unloaded, workspaces, Origin::Primary).await?;
         if lookup.found.is_none() && lookup.has_unloaded {
             if let Some(digest) = self.recover(token, unloaded, source).await? {
-                lookup = self.store.find(&[digest], unloaded, workspaces).await?;
+                lookup = self.store.find(&[digest], unloaded, workspaces, Origin::Primary).await?;
             }
             if lookup.found.is_none() {
                 // Another process may have digested it anew since the first look.
-                lookup = self.store.find(&digests, unloaded, workspaces).await?;
+                lookup = self.store.find(&digests, unloaded, workspaces, Origin::Primary).await?;
             }
         }
         let holds_current = self.peppers.follow(&lookup.current_pepper);

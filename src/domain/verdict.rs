@@ -17,6 +17,8 @@ pub struct Found {
     pub owner: Owner,
     /// The workspace that it is bound to.
     pub workspace: Option<Workspace>,
+    /// The organization of the workspace that the question names, if there is one.
+    pub required_organization_id: Option<String>,
     /// Whether the owner is a member of the workspace that the question names.
     pub member_of_required: bool,
     /// Whether the owner is a member of the workspace that the asker is bound to.
@@ -158,6 +160,7 @@ impl Found {
                 is_active: true,
             },
             workspace: None,
+            required_organization_id: None,
             member_of_required: false,
             member_of_askers: false,
         }
@@ -321,6 +324,7 @@ mod tests {
                 is_active: true,
             },
             workspace: None,
+            required_organization_id: None,
             member_of_required: false,
             member_of_askers: false,
         }

@@ -22,12 +22,13 @@ use crate::domain::{
 
 pub use error::{Refusal, StoreError, Unique};
 pub use types::{
-    Actor, AsItWas, AuthorizationQuery, AuthorizationUpdate, Basis, Bootstrap, Candidate,
-    ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Expects,
-    Identity, Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Managed, MembershipChanges,
-    MembershipFilter, MembershipPut, NewContainer, NewCredential, NewSecret, NewUser,
-    OnlyMemberships, Promotion, Reach, Repeat, Revoked, Rotation, Target, TokensOf, Unloaded,
-    Updated, UserChanges, UserFilter, UserUpsert, Viewer, Workspaces,
+    Actor, AsItWas, AuthorizationQuery, AuthorizationUpdate, Basis, BeforeCommit, Bootstrap,
+    Candidate, Change, ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges,
+    Cursor, Expects, Identity, Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups,
+    Managed, MembershipChanges, MembershipFilter, MembershipPut, NewContainer, NewCredential,
+    NewSecret, NewUser, News, OnlyMemberships, Origin, Promotion, Reach, Repeat, Revoked, Rotation,
+    Target, TokensOf, Touched, Unloaded, Updated, UserChanges, UserFilter, UserUpsert, Viewer,
+    Wanted, Workspaces,
 };
 
 /// How long a request id makes its request repeatable.
@@ -74,7 +75,40 @@ pub trait Store: Send + Sync {
         digests: &[Digest],
         unloaded: Unloaded<'_>,
         workspaces: Workspaces<'_>,
+        origin: Origin,
     ) -> Result<Lookup, StoreError>;
+
+    /// The same for at most [`MAX_ROWS`] tokens, by one statement on the primary;
+    /// `loaded` are the peppers that are loaded, at most four, and `askers` the
+    /// workspace of the asker.
+    async fn find_all(
+        &self,
+        wanted: &[Wanted<'_>],
+        loaded: &[PepperId],
+        askers: Option<&str>,
+    ) -> Result<Lookups, StoreError>;
+
+    /// Whether there is a replica.
+    fn has_replica(&self) -> bool;
+
+    /// What came after `after`, oldest first, at most [`MAX_ROWS`] changes, and the
+    /// head, of one instant of the primary. It waits for no other reader.
+    async fn changes(&self, after: Revision) -> Result<News, StoreError>;
+
+    /// Returns once something may have changed since it returned last: after a change
+    /// that any process made, and whenever one may have been missed. A hint, for one
+    /// task at a time.
+    async fn changed(&self);
+
+    /// From now on `told` is called with what each change of this process touches,
+    /// when its revision is certain and before it is committed: whatever becomes of the
+    /// commit, and of whoever waits for it, it was told before anybody can see the
+    /// change.
+    ///
+    /// # Panics
+    ///
+    /// If it is called twice.
+    fn before_commit(&self, told: Box<BeforeCommit>);
 
     /// Notes the first proof of a secret, after which no repeat of the request
     /// that made it replaces it; an answer does not change, so no audit row is
@@ -393,7 +427,7 @@ pub enum Migrate {
     Check,
 }
 
-/// How many connections to PostgreSQL, and how long to wait for one.
+/// How many connections to PostgreSQL answer calls, and how long to wait for one.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
     /// At most so many connections.
@@ -402,18 +436,44 @@ pub struct PoolLimits {
     pub wait: Duration,
 }
 
-/// Opens the store in PostgreSQL at `url`.
+/// The servers of PostgreSQL that a store is at, by their URLs.
+#[derive(Clone, Copy)]
+pub struct Servers<'a> {
+    /// Where changes are made.
+    pub primary: &'a str,
+    /// The same without what may stand between and does not pass notifications on;
+    /// `None`: nothing does.
+    pub listen: Option<&'a str>,
+    /// A copy that may be read, and may be away.
+    pub replica: Option<&'a str>,
+}
+
+impl<'a> Servers<'a> {
+    /// The one at `url` alone.
+    #[must_use]
+    pub fn at(url: &'a str) -> Self {
+        Self { primary: url, listen: None, replica: None }
+    }
+}
+
+/// Whether this is the URL of a PostgreSQL database.
+#[must_use]
+pub fn is_postgres_url(url: &str) -> bool {
+    postgres::is_url(url)
+}
+
+/// Opens the store in PostgreSQL at `servers`.
 ///
 /// # Errors
 ///
-/// It can't be reached, or its schema is newer than the program, or older and
+/// The primary can't be reached, or its schema is newer than the program, or older and
 /// `migrate` says to check only.
 pub async fn open_postgres(
-    url: &str,
+    servers: Servers<'_>,
     limits: PoolLimits,
     migrate: Migrate,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(postgres::open(url, limits, migrate).await?))
+    Ok(Arc::new(postgres::open(servers, limits, migrate).await?))
 }
 
 /// Opens the embedded store in `directory`, which exists, and keeps any other

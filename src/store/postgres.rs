@@ -1,20 +1,54 @@
 //! PostgreSQL, 15 or newer.
 
+/// What makes rows with a `value` of a JSON array, which stands between the two.
+macro_rules! rows_of {
+    (before) => {
+        "jsonb_array_elements_text(CAST("
+    };
+    (after) => {
+        " AS JSONB)) AS listed (value)"
+    };
+}
+
+/// The bytes of a text in hexadecimal, which stands between the two.
+macro_rules! bytes {
+    (before) => {
+        "decode("
+    };
+    (after) => {
+        ", 'hex')"
+    };
+}
+
+/// What time it is for the database, in microseconds.
+macro_rules! clock {
+    () => {
+        "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+    };
+}
+
+/// Whether changes are made here: a copy that is promoted no longer follows.
+macro_rules! is_primary {
+    () => {
+        "NOT pg_is_in_recovery()"
+    };
+}
+
 #[path = "sql/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "the body that both engines share is compiled for each")]
 mod sql;
 
-use std::{error::Error, net::IpAddr, time::Duration};
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use sqlx::{
-    Pool, Transaction,
+    Executor as _, Pool, Transaction,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
-use super::{Migrate, PoolLimits, Store, StoreError, Unique};
+use super::{Migrate, PoolLimits, Servers, Store, StoreError, Unique};
 use crate::domain::{Pattern, Piece};
 
 type Db = sqlx::Postgres;
@@ -55,29 +89,25 @@ const HOLD_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 
 
 /// How text is compared by its bytes, whatever the column's collation.
 const BYTEWISE: &str = " COLLATE \"C\"";
-/// What makes rows with a `value` of a JSON array.
-const ROWS_OF: [&str; 2] = ["jsonb_array_elements_text(CAST(", " AS JSONB)) AS listed (value)"];
-/// The bytes of a `value` in hexadecimal.
-const BYTES: &str = "decode(value, 'hex')";
 /// How a text is told to be as a pattern has it.
 const IS_LIKE: [&str; 2] = [" LIKE ", " ESCAPE '\\'"];
 
+/// The channel that changes are told on.
+const CHANNEL: &str = "token_authority";
+
+/// How long to wait before another try to listen, and for how long nothing is heard
+/// before it is asked whether the server is still there.
+const PAUSE: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(15);
+
 pub(super) async fn open(
-    url: &str,
+    servers: Servers<'_>,
     limits: PoolLimits,
     migrate: Migrate,
 ) -> Result<impl Store + use<>, StoreError> {
-    let options = url
-        .parse::<PgConnectOptions>()
-        .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
-        .application_name("token-authority")
-        .options([("client_min_messages", "warning")]);
-    let options = if is_here(&options) || url.contains("sslmode=") || url.contains("ssl-mode=") {
-        options
-    } else {
-        // Whoever sits between decides what a token may do.
-        options.ssl_mode(PgSslMode::VerifyFull)
-    };
+    let options = options(servers.primary)?;
+    let listened = servers.listen.map(self::options).transpose()?;
+    let replica = servers.replica.map(self::options).transpose()?;
     // A migration, and the wait for another process's, may take longer than a call.
     let patient = PgPoolOptions::new()
         .max_connections(1)
@@ -88,17 +118,50 @@ pub(super) async fn open(
     patient.close().await;
     // Of their own, so that writes that wait for one row keep nobody from reading.
     let writers = (limits.connections / 4).max(1);
-    let options = options.options(TIMEOUTS);
-    // Whatever is bound, an index leads each of them; to plan a verification takes
-    // longer than to run it.
-    let planned_once = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
     let readers = limits.connections - writers;
+    let listener =
+        Listener { options: listened.unwrap_or_else(|| options.clone()), wait: limits.wait };
+    // It may be away.
+    let replica =
+        replica.map(|options| pool(readers, limits.wait).connect_lazy_with(reading(options)));
+    let follower = pool(1, limits.wait).connect_lazy_with(reading(options.clone()));
+    let reader = pool(readers, limits.wait).connect_with(reading(options.clone())).await?;
+    let writer = pool(writers, limits.wait).connect_with(options.options(TIMEOUTS)).await?;
     Ok(sql::SqlStore {
         lists: Semaphore::new((readers as usize / 2).max(1)),
-        reader: pool(readers, limits.wait, planned_once).await?,
-        writer: pool(writers, limits.wait, options).await?,
+        reader,
+        writer,
+        follower,
+        replica: sql::Replica::at(replica),
+        news: sql::Hearing::new(listener),
         _lock: None,
     })
+}
+
+/// Whether this is the URL of a database.
+pub(super) fn is_url(url: &str) -> bool {
+    options(url).is_ok()
+}
+
+/// How to connect to the server at `url`.
+fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = url
+        .parse::<PgConnectOptions>()
+        .map_err(|_| StoreError::Failed("the database URL is not one".into()))?
+        .application_name("token-authority")
+        .options([("client_min_messages", "warning")]);
+    if is_here(&options) || url.contains("sslmode=") || url.contains("ssl-mode=") {
+        Ok(options)
+    } else {
+        // Whoever sits between decides what a token may do.
+        Ok(options.ssl_mode(PgSslMode::VerifyFull))
+    }
+}
+
+/// Whatever is bound, an index leads each of what is read; to plan a verification takes
+/// longer than to run it.
+fn reading(options: PgConnectOptions) -> PgConnectOptions {
+    options.options(TIMEOUTS).options([("plan_cache_mode", "force_generic_plan")])
 }
 
 /// Whether the server is on this machine: at a socket or a loopback address.
@@ -110,17 +173,11 @@ fn is_here(options: &PgConnectOptions) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn pool(
-    connections: u32,
-    wait: Duration,
-    options: PgConnectOptions,
-) -> Result<Pool<Db>, sqlx::Error> {
+fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(wait)
         .max_lifetime(Duration::from_hours(1))
-        .connect_with(options)
-        .await
 }
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
@@ -152,11 +209,74 @@ fn like(pattern: &Pattern) -> String {
 
 /// Wakes whoever follows the changes; the table stays the truth.
 async fn notify(tx: &mut Transaction<'static, Db>, revision: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_notify('token_authority', CAST($1 AS TEXT))")
+    sqlx::query("SELECT pg_notify($1, CAST($2 AS TEXT))")
+        .bind(CHANNEL)
         .bind(revision)
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+/// Where changes are heard of.
+#[derive(Clone)]
+struct Listener {
+    options: PgConnectOptions,
+    wait: Duration,
+}
+
+/// Wakes for each change that any process tells of, and each time one may have been
+/// missed. It never ends.
+async fn listen(listener: Listener, wake: Arc<Notify>) {
+    let mut was_listening = true;
+    loop {
+        let lost = match listener.connect().await {
+            Ok(mut heard) => {
+                was_listening = true;
+                // What was told before was told to nobody.
+                wake.notify_one();
+                listener.hear(&mut heard, &wake).await
+            }
+            Err(error) => Some(error),
+        };
+        if std::mem::take(&mut was_listening) {
+            let error = lost.as_ref().map(|error| error as &dyn Error);
+            tracing::warn!(error, "changes are not heard of, and polled until they are again");
+            wake.notify_one();
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Listener {
+    /// On a connection from a pool of its own, since one that hangs is given back never.
+    async fn connect(&self) -> Result<PgListener, sqlx::Error> {
+        let pool = pool(1, self.wait).connect_lazy_with(self.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
+        tokio::time::timeout(self.wait, listener.listen(CHANNEL))
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)??;
+        Ok(listener)
+    }
+
+    /// Listens until the connection is lost, and says how if that is known.
+    async fn hear(&self, listener: &mut PgListener, wake: &Notify) -> Option<sqlx::Error> {
+        loop {
+            match tokio::time::timeout(QUIET, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => wake.notify_one(),
+                Ok(Ok(None)) => return None,
+                Ok(Err(error)) => return Some(error),
+                Err(_) => {
+                    let asked = listener.execute("SELECT 1");
+                    match tokio::time::timeout(self.wait, asked).await {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => return Some(error),
+                        Err(_) => return None,
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Whether the engine gave a transaction up in favour of another: a

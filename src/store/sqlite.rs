@@ -1,5 +1,39 @@
 //! SQLite, embedded: a file in the data directory, one process at a time.
 
+/// What makes rows with a `value` of a JSON array, which stands between the two.
+macro_rules! rows_of {
+    (before) => {
+        "json_each("
+    };
+    (after) => {
+        ")"
+    };
+}
+
+/// The bytes of a text in hexadecimal, which stands between the two.
+macro_rules! bytes {
+    (before) => {
+        "unhex("
+    };
+    (after) => {
+        ")"
+    };
+}
+
+/// What time it is for the database: it has no clock of its own.
+macro_rules! clock {
+    () => {
+        "NULL"
+    };
+}
+
+/// Whether changes are made here.
+macro_rules! is_primary {
+    () => {
+        "TRUE"
+    };
+}
+
 #[path = "sql/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "the body that both engines share is compiled for each")]
 mod sql;
@@ -9,6 +43,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +53,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{Migrate, Store, StoreError, Unique};
 use crate::domain::{Pattern, Piece};
@@ -49,10 +84,6 @@ const HOLD_CREDENTIAL: &str = LOCK_CREDENTIAL;
 
 /// How text is compared by its bytes: as it is.
 const BYTEWISE: &str = "";
-/// What makes rows with a `value` of a JSON array.
-const ROWS_OF: [&str; 2] = ["json_each(", ")"];
-/// The bytes of a `value` in hexadecimal.
-const BYTES: &str = "unhex(value)";
 /// How a text is told to be as a pattern has it: LIKE takes `A` for `a` here.
 const IS_LIKE: [&str; 2] = [" GLOB ", ""];
 
@@ -90,14 +121,26 @@ pub(super) async fn open(
         .connect_with(options.clone())
         .await?;
     sql::migrate(&writer, &MIGRATOR, migrate).await?;
-    let reader = SqlitePoolOptions::new()
-        .max_connections(READERS)
+    let options = options.read_only(true);
+    let reader = readers(READERS).connect_with(options.clone()).await?;
+    let follower = readers(1).connect_lazy_with(options);
+    let lists = Semaphore::new(READERS as usize / 2);
+    Ok(sql::SqlStore {
+        reader,
+        writer,
+        follower,
+        replica: sql::Replica::at(None),
+        news: sql::Hearing::new(Listener),
+        lists,
+        _lock: Some(lock),
+    })
+}
+
+fn readers(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
         .acquire_timeout(Duration::from_secs(5))
         .max_lifetime(None)
-        .connect_with(options.read_only(true))
-        .await?;
-    let lists = Semaphore::new(READERS as usize / 2);
-    Ok(sql::SqlStore { reader, writer, lists, _lock: Some(lock) })
 }
 
 /// A file that only its owner may read, made unless it is there.
@@ -150,6 +193,12 @@ fn like(pattern: &Pattern) -> String {
 async fn notify(_: &mut Transaction<'static, Db>, _: i64) -> Result<(), sqlx::Error> {
     Ok(())
 }
+
+/// Nobody else is to be heard.
+#[derive(Clone)]
+struct Listener;
+
+async fn listen(_: Listener, _: Arc<Notify>) {}
 
 /// One writer at a time gives way to none.
 fn gave_way(_: &(dyn Error + 'static)) -> bool {

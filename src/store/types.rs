@@ -30,6 +30,76 @@ pub struct Lookup {
     pub current_pepper: PepperId,
 }
 
+/// A question about a token, one of several.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What its secret digests to, under each pepper that is loaded; at most four.
+    pub digests: &'a [Digest],
+    /// The workspace of which the owner's membership is asked.
+    pub required: Option<&'a str>,
+}
+
+/// What a look for several secrets found, all of one instant.
+#[derive(Debug, Clone)]
+pub struct Lookups {
+    /// For each, the credential that it proves, if one does.
+    pub found: Vec<Option<Found>>,
+    /// Whether there is any secret that only its record could prove.
+    pub has_unloaded: bool,
+    /// The newest revision.
+    pub head: Revision,
+    /// The pepper under which secrets are digested now.
+    pub current_pepper: PepperId,
+}
+
+/// From where it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Where changes are made.
+    Primary,
+    /// A copy, which may be behind; the primary if there is none.
+    Replica,
+}
+
+/// What a change touched: whose answers of Verify it may have altered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// A credential.
+    Credential(String),
+    /// A user, its memberships included.
+    User(String),
+    /// A workspace.
+    Workspace(String),
+    /// An organization.
+    Organization(String),
+    /// All there is.
+    Everything,
+}
+
+/// A change that may have altered answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its revision.
+    pub revision: Revision,
+    /// What it touched.
+    pub touched: Vec<Touched>,
+}
+
+/// What came after a revision, all of one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The newest revision.
+    pub head: Revision,
+    /// The changes, oldest first; `None` if the revision is no part of this history, or
+    /// what came after it is not kept any more.
+    pub changes: Option<Vec<Change>>,
+    /// What time it is for the database, if it has a clock of its own.
+    pub now: Option<Timestamp>,
+}
+
+/// What is called before a change is committed, with its revision.
+pub type BeforeCommit = dyn Fn(&[Touched], Revision) + Send + Sync;
+
 /// What the first start makes.
 #[derive(Debug)]
 pub struct Bootstrap {

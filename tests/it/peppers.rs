@@ -16,7 +16,7 @@ use token_authority::{
     proto::v1::{CreateUserRequest, VerifyRequest, VerifyResponse, WhoAmIRequest},
     root::RootTokens,
     server::Server,
-    store::{Migrate, PoolLimits, Store, open_postgres, open_sqlite},
+    store::{Migrate, PoolLimits, Servers, Store, open_postgres, open_sqlite},
     upkeep::{OnReuse, Upkeep},
     usage::Uses,
     verifier::{Answer, Consistency, PepperLoss, Verifier},
@@ -142,7 +142,7 @@ async fn open(place: &Place) -> Arc<dyn Store> {
     match &place.database_url {
         Some(url) => {
             let limits = PoolLimits { connections: 16, wait: SOON };
-            open_postgres(url, limits, Migrate::Check).await.unwrap()
+            open_postgres(Servers::at(url), limits, Migrate::Check).await.unwrap()
         }
         None => open_sqlite(&place.path("data"), Migrate::Check).await.unwrap(),
     }

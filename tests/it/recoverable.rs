@@ -15,7 +15,8 @@ use token_authority::{
     },
     random,
     store::{
-        Actor, Migrate, NewCredential, NewSecret, PoolLimits, Store, open_postgres, open_sqlite,
+        Actor, Migrate, NewCredential, NewSecret, PoolLimits, Servers, Store, open_postgres,
+        open_sqlite,
     },
 };
 use tonic::{Code, Status};
@@ -238,7 +239,7 @@ async fn open(place: &Place) -> Arc<dyn Store> {
     match &place.database_url {
         Some(url) => {
             let limits = PoolLimits { connections: 10, wait: Duration::from_secs(30) };
-            open_postgres(url, limits, Migrate::Auto).await.unwrap()
+            open_postgres(Servers::at(url), limits, Migrate::Auto).await.unwrap()
         }
         None => open_sqlite(&place.path("data"), Migrate::Auto).await.unwrap(),
     }

@@ -399,6 +399,22 @@ async fn wrong_setting_is_refused_in_one_sentence_that_names_it() {
         ("database-url-file", &["--database-url-file={absent}"]),
         ("database-url", &["--database-url-file={garbage}", "--pepper-file={pepper-1}"]),
         ("database-url", &["--database-url=postgres://h/n", "--database-url-file={garbage}"]),
+        (
+            "database-listen-url",
+            &[
+                "--database-url=postgres://h/n",
+                "--database-listen-url=postgres://u:hunter2@localhost/n",
+            ],
+        ),
+        ("database-listen-url", &["--database-listen-url=postgres://h/n"]),
+        (
+            "database-replica-url",
+            &["--database-url=postgres://h/n", "--database-replica-url=nonsense"],
+        ),
+        (
+            "database-replica-url-file",
+            &["--database-url=postgres://h/n", "--database-replica-url-file={absent}"],
+        ),
         ("config", &["--config={absent}"]),
         ("--frobnicate", &["--frobnicate"]),
         ("--max-calls", &["--max-calls=1", "--max-calls=2"]),
@@ -447,6 +463,8 @@ async fn wrong_variable_of_the_environment_is_refused_alike() {
         ("database-url", "DATABASE_URL", "hunter2"),
         ("database-url", "DATABASE_URL", "postgres://u:hunter2@h:notaport/n"),
         ("database-url", "DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/n"),
+        ("database-listen-url", "DATABASE_LISTEN_URL", "postgres://u:hunter2@h/n"),
+        ("database-replica-url", "DATABASE_REPLICA_URL", "postgres://u:hunter2@h/n"),
     ] {
         let mut command = serve(&files, []);
         command.env(format!("TOKEN_AUTHORITY_{variable}"), files.fill(value));
@@ -538,8 +556,11 @@ fn example_file_names_every_setting_at_a_value_that_it_takes() {
     assert_eq!(untouched, 0, "everything in it is commented out");
 
     // Of the two ways to name a database only one may be used.
-    for left_out in ["database-url ", "database-url-file "] {
-        let used = uncommented.iter().filter(|line| !line.starts_with(left_out));
+    for is_left_out in [(|name: &str| name.ends_with("-url")) as fn(&str) -> bool, |name| {
+        name.ends_with("-url-file")
+    }] {
+        let used =
+            uncommented.iter().filter(|line| !line.split(" = ").next().is_some_and(is_left_out));
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(&file, used.copied().collect::<Vec<_>>().join("\n")).unwrap();
         let arguments: [OsString; 4] =

@@ -30,9 +30,9 @@ use token_authority::{
     random,
     store::{
         Actor, Basis, Bootstrap, CredentialChanges, Cursor, Identity, Inserted, Kept, KeptPepper,
-        Lookup, MAX_ROWS, Migrate, NewCredential, NewSecret, NewUser, PoolLimits, Promotion,
-        REQUEST_ID_LIFETIME, Reach, Refusal, Repeat, Store, StoreError, Target, Unique, Unloaded,
-        UserChanges, UserFilter, Workspaces, open_postgres, open_sqlite,
+        Lookup, MAX_ROWS, Migrate, NewCredential, NewSecret, NewUser, Origin, PoolLimits,
+        Promotion, REQUEST_ID_LIFETIME, Reach, Refusal, Repeat, Servers, Store, StoreError, Target,
+        Unique, Unloaded, UserChanges, UserFilter, Workspaces, open_postgres, open_sqlite,
     },
     upkeep::{Job, OnReuse, Upkeep},
 };
@@ -218,7 +218,9 @@ impl TestStore {
     }
 
     async fn look_up(&self, digests: &[Digest]) -> Lookup {
-        self.find(digests, Unloaded::default(), Workspaces::default()).await.unwrap()
+        self.find(digests, Unloaded::default(), Workspaces::default(), Origin::Primary)
+            .await
+            .unwrap()
     }
 
     async fn revoke(&self, id: &CredentialId) -> Revision {
@@ -322,7 +324,7 @@ async fn open(place: &Place, migrate: Migrate) -> Result<Arc<dyn Store>, StoreEr
     match &place.database_url {
         Some(url) => {
             let limits = PoolLimits { connections: 10, wait: Duration::from_secs(30) };
-            open_postgres(url, limits, migrate).await
+            open_postgres(Servers::at(url), limits, migrate).await
         }
         None => {
             fs::create_dir_all(place.path("data")).unwrap();
@@ -497,6 +499,7 @@ async fn first_start_is_made_once_and_its_repeat_changes_nothing(engine: Engine)
             slice::from_ref(&made.credential.secret.digest),
             Unloaded::default(),
             Workspaces::default(),
+            Origin::Primary,
         )
         .await
         .unwrap();
@@ -845,7 +848,8 @@ async fn membership_of_the_workspaces_asked_about_is_told(engine: Engine) {
     let flags = async |new: &NewCredential, required, askers| {
         let digests = [new.secret.digest.clone()];
         let workspaces = Workspaces { required, askers };
-        let lookup = store.find(&digests, Unloaded::default(), workspaces).await.unwrap();
+        let lookup =
+            store.find(&digests, Unloaded::default(), workspaces, Origin::Primary).await.unwrap();
         let found = lookup.found.unwrap();
         (found.member_of_required, found.member_of_askers)
     };
@@ -2380,7 +2384,8 @@ async fn secret_under_a_pepper_that_is_not_loaded_is_told_and_is_a_candidate(eng
         ("", &others[..], false),
     ] {
         let unloaded = Unloaded { shown, loaded };
-        let lookup = store.find(&unknown, unloaded, Workspaces::default()).await.unwrap();
+        let lookup =
+            store.find(&unknown, unloaded, Workspaces::default(), Origin::Primary).await.unwrap();
         assert!(lookup.found.is_none());
         assert_eq!(lookup.has_unloaded, expected, "{unloaded:?}");
         let candidates = store.candidates(unloaded).await.unwrap();
@@ -2392,7 +2397,8 @@ async fn secret_under_a_pepper_that_is_not_loaded_is_told_and_is_a_candidate(eng
     // Once one is found, no other is asked about.
     let digests = [new.secret.digest.clone()];
     let unloaded = Unloaded { shown, loaded: &others };
-    let lookup = store.find(&digests, unloaded, Workspaces::default()).await.unwrap();
+    let lookup =
+        store.find(&digests, unloaded, Workspaces::default(), Origin::Primary).await.unwrap();
     assert!(lookup.found.is_some() && !lookup.has_unloaded);
 }
 

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use super::{
     Db, Tx, creation,
     credentials::{self, kept},
-    directory,
-    mutation::{self, Audit, Done, Step, Touched},
+    directory, finding,
+    mutation::{self, Audit, Done, Step},
     rows::{self, KeptRow, credential_columns, ended},
 };
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
         Relation, Status, Test, Timestamp,
     },
     store::{
-        Actor, AuthorizationQuery, AuthorizationUpdate, Kept, Reach, StoreError, Target, Updated,
+        Actor, AuthorizationQuery, AuthorizationUpdate, Kept, Reach, StoreError, Target, Touched,
+        Updated,
     },
 };
 
@@ -262,13 +263,12 @@ fn push_among(statement: &mut Statement, attribute: Attribute, values: &[Operand
         statement.push(match first {
             Operand::Text(_) | Operand::Scopes(_) => "value",
             Operand::Number(_) | Operand::Time(_) => "CAST(value AS BIGINT)",
-            Operand::Digest(_) => super::super::BYTES,
+            Operand::Digest(_) => concat!(bytes!(before), "value", bytes!(after)),
         });
         statement.push(" FROM ");
-        let [before, after] = super::super::ROWS_OF;
-        statement.push(before);
+        statement.push(rows_of!(before));
         statement.bind(values.iter().map(listed).collect::<Value>().to_string());
-        statement.push(after);
+        statement.push(rows_of!(after));
         statement.push(")");
     }
     if is_secret {
@@ -284,10 +284,7 @@ fn listed(value: &Operand) -> Value {
         Operand::Number(number) => Value::from(*number),
         Operand::Time(time) => Value::from(time.as_micros()),
         Operand::Scopes(sorted) => Value::from(rows::json(sorted)),
-        Operand::Digest(digest) => {
-            let digits = digest.as_bytes().iter().map(|byte| format!("{byte:02x}"));
-            Value::from(digits.collect::<String>())
-        }
+        Operand::Digest(digest) => Value::from(finding::digits(digest)),
     }
 }
 

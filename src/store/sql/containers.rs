@@ -6,7 +6,7 @@ use sqlx::Pool;
 
 use super::{
     Connection, Db, Tx,
-    mutation::{Audit, Done, Step, Touched},
+    mutation::{Audit, Done, Step},
     rows::ContainerRow,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         ContainerChanges, ContainerFilter, ContainerUpsert, Cursor, NewContainer, Refusal,
-        StoreError, Unique, Viewer,
+        StoreError, Touched, Unique, Viewer,
     },
 };
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     Tx, credentials, directory,
-    mutation::{Audit, Done, Step, Touched},
+    mutation::{Audit, Done, Step},
     repeats::{self, Earlier, insert_secret},
     rows::{self, ended, kind_text},
 };
@@ -13,7 +13,7 @@ use crate::{
     domain::{Detail, Kind, Status, Timestamp, UserId},
     store::{
         Actor, Basis, Inserted, Kept, NewCredential, Reach, Refusal, Repeat, StoreError, Target,
-        Unique,
+        Touched, Unique,
     },
 };
 

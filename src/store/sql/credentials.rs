@@ -1,48 +1,21 @@
-//! Credentials and their secrets: found, proved, read, changed, ended.
+//! Credentials and their secrets: proved, read, changed, ended.
 
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::{FromRow as _, Pool, Row as _};
+use sqlx::Pool;
 
 use super::{
     Db, Tx,
-    mutation::{Audit, Done, Step, Touched},
-    rows::{FoundRow, HeadRow, KeptRow, credential_columns, ended, kind_text},
+    mutation::{Audit, Done, Step},
+    rows::{KeptRow, credential_columns, ended, kind_text},
 };
 use crate::{
-    domain::{CredentialId, Digest, Found, Kind, Status, Timestamp, UserId},
+    domain::{CredentialId, Kind, Status, Timestamp, UserId},
     store::{
-        CredentialChanges, Cursor, Kept, Lookup, MAX_ROWS, REQUEST_ID_LIFETIME, Reach, Refusal,
-        Revoked, StoreError, Target, Unloaded, Workspaces,
+        CredentialChanges, Cursor, Kept, MAX_ROWS, REQUEST_ID_LIFETIME, Reach, Refusal, Revoked,
+        StoreError, Target, Touched,
     },
 };
-
-// The conditions on the two tables of one row tell PostgreSQL that each has but
-// one: without statistics it takes them for millions together, and compiles the
-// statement (JIT) at each execution, which takes a second.
-const FIND: &str = concat!(
-    "SELECT r.number AS head_number, r.mark AS head_mark, p.id AS current_pepper, ",
-    credential_columns!(),
-    ", u.external_id AS user_external_id, u.handle AS user_handle, u.is_admin AS user_is_admin, \
-     u.is_active AS user_is_active, \
-     w.external_id AS workspace_external_id, w.is_active AS workspace_is_active, \
-     o.external_id AS organization_external_id, o.is_active AS organization_is_active, \
-     EXISTS (SELECT 1 FROM memberships m JOIN workspaces mw ON mw.id = m.workspace_id \
-      JOIN organizations mo ON mo.id = mw.organization_id \
-      WHERE m.user_id = c.user_id AND m.workspace_id = $5 AND mw.is_active AND mo.is_active) \
-      AS member_of_required, \
-     EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = c.user_id AND m.workspace_id = $6) \
-      AS member_of_askers, \
-     CASE WHEN s.id IS NULL THEN EXISTS (SELECT 1 FROM secrets n WHERE n.shown = $7 \
-      AND n.pepper_id NOT IN ($8, $9, $10, $11)) ELSE FALSE END AS has_unloaded \
-     FROM revision r CROSS JOIN store t JOIN peppers p ON p.is_current \
-     LEFT JOIN secrets s ON s.digest IN ($1, $2, $3, $4) \
-     LEFT JOIN credentials c ON c.id = s.credential_id \
-     LEFT JOIN users u ON u.id = c.user_id \
-     LEFT JOIN workspaces w ON w.id = c.workspace_id \
-     LEFT JOIN organizations o ON o.id = c.organization_id \
-     WHERE r.id = 1 AND t.id = 1",
-);
 
 /// A credential with its newest secret, and when it was last used.
 macro_rules! kept {
@@ -107,32 +80,6 @@ const LIST_OF_OWNER: &str = list!("c.user_id = $1 ");
 const LIST_OF_OWNER_NOT_REVOKED: &str = list!("c.user_id = $1 AND c.revoked_at IS NULL ");
 const LIST_OF_WORKSPACE: &str = list!("c.workspace_id = $2 ");
 const LIST_OF_WORKSPACE_NOT_REVOKED: &str = list!("c.workspace_id = $2 AND c.revoked_at IS NULL ");
-
-pub(super) async fn find(
-    pool: &Pool<Db>,
-    digests: &[Digest],
-    unloaded: Unloaded<'_>,
-    workspaces: Workspaces<'_>,
-) -> Result<Lookup, StoreError> {
-    let digest = |at: usize| digests.get(at).map(Digest::as_bytes);
-    let row = sqlx::query(FIND)
-        .bind(digest(0))
-        .bind(digest(1))
-        .bind(digest(2))
-        .bind(digest(3))
-        .bind(workspaces.required)
-        .bind(workspaces.askers)
-        .bind(unloaded.shown)
-        .bind(unloaded.loaded_or_none(0))
-        .bind(unloaded.loaded_or_none(1))
-        .bind(unloaded.loaded_or_none(2))
-        .bind(unloaded.loaded_or_none(3))
-        .fetch_one(pool)
-        .await?;
-    let is_found = row.try_get::<Option<String>, _>("secret_id")?.is_some();
-    let found = is_found.then(|| FoundRow::from_row(&row)).transpose()?;
-    Ok(HeadRow::from_row(&row)?.with(found.map(Found::try_from).transpose()?))
-}
 
 pub(super) async fn prove(
     pool: &Pool<Db>,

@@ -10,7 +10,7 @@ use super::{
     Connection, Db, SqlStore, Tx,
     containers::Upserted,
     creation,
-    mutation::{self, Audit, Done, Step, Touched},
+    mutation::{self, Audit, Done, Step},
     rows::{UserRow, user_columns, user_kind_text},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     },
     random,
     store::{
-        Actor, Basis, Bootstrap, Cursor, Identity, NewUser, Refusal, StoreError, Unique,
+        Actor, Basis, Bootstrap, Cursor, Identity, NewUser, Refusal, StoreError, Touched, Unique,
         UserChanges, UserFilter, UserUpsert,
     },
 };
@@ -533,9 +533,9 @@ pub(super) async fn bootstrap(
     let targets = vec![first.administrator.id.to_string(), first.credential.id.0.clone()];
     let audit = Audit { action: "store.bootstrap", targets, details: json!({}) };
     let done = Done { value: (), touched: Vec::new(), audit: Some(audit) };
-    mutation::record(&mut tx, actor, &done).await?;
+    let revision = mutation::record(&mut tx, actor, &done).await?;
     before_commit().map_err(|error| StoreError::Failed(error.into()))?;
-    tx.commit().await?;
+    mutation::commit(store, tx, &done.touched, revision).await?;
     Ok(true)
 }
 

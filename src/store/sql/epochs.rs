@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::{
     Tx, directory,
-    mutation::{self, Audit, Done, Step, Touched},
+    mutation::{self, Audit, Done, Step},
 };
 use crate::{
     domain::Description,
-    store::{Actor, StoreError, TokensOf},
+    store::{Actor, StoreError, TokensOf, Touched},
 };
 
 /// Begins another epoch; `None` if there is nothing such.

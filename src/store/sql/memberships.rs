@@ -8,7 +8,7 @@ use sqlx::Pool;
 
 use super::{
     Connection, Db, Tx, containers, directory,
-    mutation::{Audit, Done, Step, Touched},
+    mutation::{Audit, Done, Step},
     rows::MembershipRow,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     random,
     store::{
         Actor, Cursor, Expects, MembershipChanges, MembershipFilter, MembershipPut,
-        OnlyMemberships, Refusal, StoreError, Unique, Viewer,
+        OnlyMemberships, Refusal, StoreError, Touched, Unique, Viewer,
     },
 };
 

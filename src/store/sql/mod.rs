@@ -3,15 +3,18 @@
 //! statements.
 
 mod authorizations;
+mod changes;
 mod containers;
 mod creation;
 mod credentials;
 mod directory;
 mod epochs;
+mod finding;
 mod memberships;
 mod mutation;
 mod peppers;
 mod repeats;
+mod replica;
 mod rotation;
 mod rows;
 mod uses;
@@ -29,15 +32,17 @@ use crate::{
         Membership, PepperId, Revision, Sealed, Timestamp, User, UserId, UserRef,
     },
     store::{
-        Actor, AuthorizationQuery, AuthorizationUpdate, Bootstrap, Candidate, ContainerChanges,
-        ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Identity, Inserted, Kept,
-        KeptPepper, KeptSeal, LastUse, Lookup, MembershipChanges, MembershipFilter, Migrate,
-        NewContainer, NewCredential, NewUser, Promotion, Reach, Repeat, Revoked, Rotation, Store,
-        StoreError, Target, TokensOf, Unloaded, Updated, UserChanges, UserFilter, UserUpsert,
-        Viewer, Workspaces,
+        Actor, AuthorizationQuery, AuthorizationUpdate, BeforeCommit, Bootstrap, Candidate,
+        ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Identity,
+        Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups, MembershipChanges,
+        MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, News, Origin, Promotion,
+        Reach, Repeat, Revoked, Rotation, Store, StoreError, Target, TokensOf, Unloaded, Updated,
+        UserChanges, UserFilter, UserUpsert, Viewer, Wanted, Workspaces,
     },
 };
 use mutation::mutate;
+
+pub(super) use {changes::Hearing, replica::Replica};
 
 type Tx = sqlx::Transaction<'static, Db>;
 type Connection = <Db as sqlx::Database>::Connection;
@@ -48,6 +53,12 @@ pub(super) struct SqlStore {
     pub(super) reader: Pool<Db>,
     /// Connections that write.
     pub(super) writer: Pool<Db>,
+    /// One that reads what was changed, and waits for none of the others.
+    pub(super) follower: Pool<Db>,
+    /// A copy that may be read.
+    pub(super) replica: Option<Replica>,
+    /// What this process hears of changes.
+    pub(super) news: Hearing,
     /// How many lists that may read much are read at once.
     pub(super) lists: Semaphore,
     /// Keeps other processes out for as long as the store lives.
@@ -132,8 +143,39 @@ impl Store for SqlStore {
         digests: &[Digest],
         unloaded: Unloaded<'_>,
         workspaces: Workspaces<'_>,
+        origin: Origin,
     ) -> Result<Lookup, StoreError> {
-        credentials::find(&self.reader, digests, unloaded, workspaces).await
+        if let (Origin::Replica, Some(replica)) = (origin, &self.replica)
+            && let Some(lookup) = replica.find(digests, unloaded, workspaces).await
+        {
+            return Ok(lookup);
+        }
+        finding::find(&self.reader, digests, unloaded, workspaces).await
+    }
+
+    async fn find_all(
+        &self,
+        wanted: &[Wanted<'_>],
+        loaded: &[PepperId],
+        askers: Option<&str>,
+    ) -> Result<Lookups, StoreError> {
+        finding::find_all(&self.reader, wanted, loaded, askers).await
+    }
+
+    fn has_replica(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    async fn changes(&self, after: Revision) -> Result<News, StoreError> {
+        changes::changes(&self.follower, after).await
+    }
+
+    async fn changed(&self) {
+        self.news.changed().await;
+    }
+
+    fn before_commit(&self, told: Box<BeforeCommit>) {
+        self.news.tell(told);
     }
 
     async fn prove(&self, secret_id: &str, at: Timestamp) -> Result<bool, StoreError> {
@@ -146,7 +188,7 @@ impl Store for SqlStore {
         repeat: Option<&Repeat>,
         actor: &Actor,
     ) -> Result<(Inserted, Revision), StoreError> {
-        mutate(&self.writer, actor, &creation::Insert { new, repeat, actor }).await
+        mutate(self, actor, &creation::Insert { new, repeat, actor }).await
     }
 
     async fn credential(&self, target: Target<'_>) -> Result<Option<Kept>, StoreError> {
@@ -179,7 +221,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(Updated, Revision)>, StoreError> {
         let step = authorizations::Update { target, update, actor };
-        let (updated, revision) = mutate(&self.writer, actor, &step).await?;
+        let (updated, revision) = mutate(self, actor, &step).await?;
         Ok(updated.map(|updated| (updated, revision)))
     }
 
@@ -190,7 +232,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(Kept, Revision)>, StoreError> {
         let step = credentials::Update { target, changes, at: actor.at };
-        let (kept, revision) = mutate(&self.writer, actor, &step).await?;
+        let (kept, revision) = mutate(self, actor, &step).await?;
         Ok(kept.map(|kept| (kept, revision)))
     }
 
@@ -201,7 +243,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(Revoked, Revision)>, StoreError> {
         let step = credentials::Revoke { target, descendants, at: actor.at };
-        let (revoked, revision) = mutate(&self.writer, actor, &step).await?;
+        let (revoked, revision) = mutate(self, actor, &step).await?;
         Ok(revoked.map(|revoked| (revoked, revision)))
     }
 
@@ -213,13 +255,13 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(Inserted, Revision)>, StoreError> {
         let step = rotation::Rotate { target, rotation, repeat, actor };
-        let (inserted, revision) = mutate(&self.writer, actor, &step).await?;
+        let (inserted, revision) = mutate(self, actor, &step).await?;
         Ok(inserted.map(|inserted| (inserted, revision)))
     }
 
     async fn promote_secret(&self, secret_id: &str, actor: &Actor) -> Result<bool, StoreError> {
         let step = rotation::Promote { secret_id, at: actor.at };
-        Ok(mutate(&self.writer, actor, &step).await?.0)
+        Ok(mutate(self, actor, &step).await?.0)
     }
 
     async fn note_reuse(
@@ -229,7 +271,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<bool, StoreError> {
         let step = rotation::NoteReuse { secret_id, revoke, at: actor.at };
-        Ok(mutate(&self.writer, actor, &step).await?.0)
+        Ok(mutate(self, actor, &step).await?.0)
     }
 
     async fn candidates(&self, unloaded: Unloaded<'_>) -> Result<Vec<Candidate>, StoreError> {
@@ -256,7 +298,7 @@ impl Store for SqlStore {
     }
 
     async fn forget_seals(&self, actor: &Actor) -> Result<u64, StoreError> {
-        Ok(mutate(&self.writer, actor, &peppers::ForgetSeals).await?.0)
+        Ok(mutate(self, actor, &peppers::ForgetSeals).await?.0)
     }
 
     async fn note_uses(&self, uses: &[LastUse]) -> Result<(), StoreError> {
@@ -277,7 +319,7 @@ impl Store for SqlStore {
         because: Promotion,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        Ok(mutate(&self.writer, actor, &peppers::Promote { id, because: &because }).await?.0)
+        Ok(mutate(self, actor, &peppers::Promote { id, because: &because }).await?.0)
     }
 
     async fn insert_user(
@@ -285,7 +327,7 @@ impl Store for SqlStore {
         new: &NewUser,
         actor: &Actor,
     ) -> Result<(User, Revision), StoreError> {
-        mutate(&self.writer, actor, &directory::InsertUser { new, at: actor.at }).await
+        mutate(self, actor, &directory::InsertUser { new, at: actor.at }).await
     }
 
     async fn user(&self, name: &UserRef) -> Result<Option<User>, StoreError> {
@@ -314,7 +356,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(User, Revision)>, StoreError> {
         let step = directory::UpdateUser { name, changes, actor };
-        let (user, revision) = mutate(&self.writer, actor, &step).await?;
+        let (user, revision) = mutate(self, actor, &step).await?;
         Ok(user.map(|user| (user, revision)))
     }
 
@@ -323,7 +365,7 @@ impl Store for SqlStore {
         users: &[UserUpsert],
         actor: &Actor,
     ) -> Result<(Vec<User>, Revision), StoreError> {
-        mutate(&self.writer, actor, &directory::UpsertUsers { users, actor }).await
+        mutate(self, actor, &directory::UpsertUsers { users, actor }).await
     }
 
     async fn delete_user(
@@ -332,7 +374,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(User, Revision)>, StoreError> {
         let step = directory::DeleteUser { name, actor };
-        let (user, revision) = mutate(&self.writer, actor, &step).await?;
+        let (user, revision) = mutate(self, actor, &step).await?;
         Ok(user.map(|user| (user, revision)))
     }
 
@@ -360,7 +402,7 @@ impl Store for SqlStore {
         new: &NewContainer,
         actor: &Actor,
     ) -> Result<(Container, Revision), StoreError> {
-        mutate(&self.writer, actor, &containers::Insert { new, at: actor.at }).await
+        mutate(self, actor, &containers::Insert { new, at: actor.at }).await
     }
 
     async fn update_container(
@@ -370,7 +412,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<(Container, Revision)>, StoreError> {
         let step = containers::Update { name, changes, at: actor.at };
-        let (container, revision) = mutate(&self.writer, actor, &step).await?;
+        let (container, revision) = mutate(self, actor, &step).await?;
         Ok(container.map(|container| (container, revision)))
     }
 
@@ -380,7 +422,7 @@ impl Store for SqlStore {
         containers: &[ContainerUpsert],
         actor: &Actor,
     ) -> Result<(Vec<Container>, Revision), StoreError> {
-        mutate(&self.writer, actor, &containers::Upsert { kind, containers, at: actor.at }).await
+        mutate(self, actor, &containers::Upsert { kind, containers, at: actor.at }).await
     }
 
     async fn membership(
@@ -408,7 +450,7 @@ impl Store for SqlStore {
         changes: &MembershipChanges,
         actor: &Actor,
     ) -> Result<(Vec<Membership>, Revision), StoreError> {
-        mutate(&self.writer, actor, &memberships::Change { changes, actor }).await
+        mutate(self, actor, &memberships::Change { changes, actor }).await
     }
 
     async fn revoke_tokens(
@@ -418,7 +460,7 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<Revision>, StoreError> {
         let step = epochs::RevokeTokens { of, reason, actor };
-        let (revoked, revision) = mutate(&self.writer, actor, &step).await?;
+        let (revoked, revision) = mutate(self, actor, &step).await?;
         Ok(revoked.map(|()| revision))
     }
 
@@ -428,16 +470,21 @@ impl Store for SqlStore {
         actor: &Actor,
     ) -> Result<Option<CredentialId>, StoreError> {
         let step = credentials::Settle { after, at: actor.at };
-        Ok(mutate(&self.writer, actor, &step).await?.0)
+        Ok(mutate(self, actor, &step).await?.0)
     }
 
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError> {
         let step = credentials::Purge { before, at: actor.at };
-        Ok(mutate(&self.writer, actor, &step).await?.0)
+        Ok(mutate(self, actor, &step).await?.0)
     }
 
     async fn close(&self) {
+        self.news.close();
         self.writer.close().await;
         self.reader.close().await;
+        self.follower.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
     }
 }

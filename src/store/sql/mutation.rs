@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Executor, Pool};
+use sqlx::Executor;
 
 use super::{
-    Tx,
+    SqlStore, Tx, changes,
     rows::{self, credential_columns, ended},
 };
 use crate::{
     domain::{Revision, Timestamp},
     random,
-    store::{Actor, Basis, Managed, Refusal, StoreError},
+    store::{Actor, Basis, Managed, Refusal, StoreError, Touched},
 };
 
 /// How often a transaction is tried that the engine gave up in favour of another.
@@ -60,28 +60,6 @@ impl<T> Done<T> {
     }
 }
 
-/// What a change touched.
-pub(super) enum Touched {
-    Credential(String),
-    User(String),
-    Workspace(String),
-    Organization(String),
-    Everything,
-}
-
-impl Touched {
-    fn to_json(&self) -> serde_json::Value {
-        let (kind, id) = match self {
-            Self::Credential(id) => ("credential", id),
-            Self::User(id) => ("user", id),
-            Self::Workspace(id) => ("workspace", id),
-            Self::Organization(id) => ("organization", id),
-            Self::Everything => return serde_json::json!(["everything"]),
-        };
-        serde_json::json!([kind, id])
-    }
-}
-
 /// Runs a step in a transaction of its own, with its audit row and, if it can
 /// alter an answer of Verify, a revision of its own.
 ///
@@ -89,13 +67,13 @@ impl Touched {
 /// are gapless and in commit order. Returns the newest revision that the
 /// transaction saw: its own, if it took one.
 pub(super) async fn mutate<S: Step>(
-    pool: &Pool<super::Db>,
+    store: &SqlStore,
     actor: &Actor,
     step: &S,
 ) -> Result<(S::Output, Revision), StoreError> {
     let mut attempt = 1;
     loop {
-        match once(pool, actor, step).await {
+        match once(store, actor, step).await {
             Err(StoreError::Unavailable(error))
                 if attempt < ATTEMPTS && super::super::gave_way(&*error) =>
             {
@@ -113,11 +91,11 @@ pub(super) async fn mutate<S: Step>(
 }
 
 async fn once<S: Step>(
-    pool: &Pool<super::Db>,
+    store: &SqlStore,
     actor: &Actor,
     step: &S,
 ) -> Result<(S::Output, Revision), StoreError> {
-    let mut tx = super::super::begin(pool).await?;
+    let mut tx = super::super::begin(&store.writer).await?;
     check_managers(&mut tx, actor).await?;
     let done = step.run(&mut tx).await?;
     let revision = record(&mut tx, actor, &done).await?;
@@ -128,12 +106,23 @@ async fn once<S: Step>(
         }
         check_standing(&mut tx, actor, &done.touched).await?;
     }
-    tx.commit().await?;
+    commit(store, tx, &done.touched, revision).await?;
     Ok((done.value, revision))
 }
 
+/// Commits what touched these, once this process was told of it.
+pub(super) async fn commit(
+    store: &SqlStore,
+    tx: Tx,
+    touched: &[Touched],
+    revision: Revision,
+) -> Result<(), StoreError> {
+    let _woken = (!touched.is_empty()).then(|| store.news.made(touched, revision));
+    Ok(tx.commit().await?)
+}
+
 /// Writes the audit row and takes the revision: what ends every transaction
-/// that changes anything.
+/// that changes anything, before its commit.
 pub(super) async fn record<T>(
     tx: &mut Tx,
     actor: &Actor,
@@ -253,7 +242,6 @@ async fn take_revision(
     actor: &Actor,
     touched: &[Touched],
 ) -> Result<Revision, StoreError> {
-    let touched: Vec<_> = touched.iter().map(Touched::to_json).collect();
     let mark = i64::from_ne_bytes(random::bytes());
     let number: i64 = sqlx::query_scalar(
         "UPDATE revision SET number = number + 1, mark = $1 WHERE id = 1 RETURNING number",
@@ -267,7 +255,7 @@ async fn take_revision(
     .bind(number)
     .bind(mark)
     .bind(actor.at.as_micros())
-    .bind(serde_json::Value::from(touched).to_string())
+    .bind(changes::to_text(touched))
     .execute(&mut **tx)
     .await?;
     super::super::notify(tx, number).await?;

@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::{
     Tx, creation, credentials,
-    mutation::{Audit, Done, Step, Touched},
+    mutation::{Audit, Done, Step},
     repeats::{self, insert_secret},
 };
 use crate::{
     domain::{Status, Timestamp},
-    store::{Actor, Inserted, Kept, Refusal, Repeat, Rotation, StoreError, Target},
+    store::{Actor, Inserted, Kept, Refusal, Repeat, Rotation, StoreError, Target, Touched},
 };
 
 /// Gives a credential a secret that is pending until it is proved.

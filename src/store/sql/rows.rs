@@ -122,6 +122,7 @@ pub(super) struct FoundRow {
     workspace_is_active: Option<bool>,
     organization_external_id: Option<String>,
     organization_is_active: Option<bool>,
+    required_organization_id: Option<String>,
     member_of_required: bool,
     member_of_askers: bool,
 }
@@ -280,6 +281,7 @@ impl TryFrom<FoundRow> for Found {
             credential,
             secret,
             workspace,
+            required_organization_id: row.required_organization_id,
             member_of_required: row.member_of_required,
             member_of_askers: row.member_of_askers,
         })
