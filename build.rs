@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("redacted.rs"), redacted_debug(&secret)?)?;
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        .build_transport(false)
         .skip_debug(secret.iter().map(|name| format!(".token_authority.v1.{name}")))
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -17,8 +17,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
 use crate::tls::Tls;
 
@@ -47,13 +45,13 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The connections that come in at `listener`, at most `most` at once; more wait
-/// to be accepted. The listener closes when the stream is dropped.
+/// to be accepted. The listener closes when the receiver is dropped.
 pub fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     most: usize,
-) -> ReceiverStream<io::Result<Connection>> {
-    let (ready, stream) = mpsc::channel(64);
+) -> mpsc::Receiver<Connection> {
+    let (ready, connections) = mpsc::channel(64);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(most));
         loop {
@@ -80,7 +78,7 @@ pub fn connections(
                         let connection =
                             Connection { io, unread: PREFACE, peer: Peer(peer), _place: place };
                         // Nobody takes it any more when the server is stopping.
-                        let _ = ready.send(Ok(connection)).await;
+                        let _ = ready.send(connection).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "connection refused"),
                     Err(_) => tracing::debug!(%peer, "connection did not say what it speaks"),
@@ -88,7 +86,7 @@ pub fn connections(
             });
         }
     });
-    ReceiverStream::new(stream)
+    connections
 }
 
 /// Makes the TLS handshake and reads HTTP/2's connection preface (RFC 9113,
@@ -108,10 +106,10 @@ async fn open(stream: TcpStream, tls: Option<Arc<Tls>>) -> io::Result<Box<dyn Io
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
+impl Connection {
+    /// Who is at its other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 }

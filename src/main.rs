@@ -124,7 +124,8 @@ async fn serve(settings: Settings) -> io::Result<()> {
                 _ = interrupt.recv() => {}
             }
         })
-        .await
+        .await;
+    Ok(())
 }
 
 fn log(settings: &Settings) -> Result<(), StartError> {

@@ -12,7 +12,6 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     bootstrap::{self, FirstToken},
     clock::Clock,
     config::{Hidden, IssuerSettings, Settings, StoreSettings},
+    connections,
     directory::Directory,
     domain::{Catalogue, Peppers},
     grpc::{self, gate::Gate},
@@ -80,7 +80,6 @@ impl From<StoreError> for StartError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    routes: Routes,
     gate: Gate,
     files: Files,
     store: Arc<dyn Store>,
@@ -172,15 +171,8 @@ impl Server {
             policy,
         ));
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
-        let gate = Gate::new(
-            Arc::clone(&verifier),
-            Arc::clone(&clock),
-            settings.max_calls as usize,
-            settings.call_deadline.into(),
-        );
-
         let (health, health_service) = tonic_health::server::health_reporter();
-        let mut routes = grpc::routes(verifier, authority, directory)
+        let mut routes = grpc::routes(Arc::clone(&verifier), authority, directory)
             .add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {
             let built = "the descriptors are generated";
@@ -198,6 +190,13 @@ impl Server {
                         .max_decoding_message_size(MAX_OPEN_REQUEST),
                 );
         }
+        let gate = Gate::new(
+            verifier,
+            Arc::clone(&clock),
+            routes,
+            settings.max_calls as usize,
+            settings.call_deadline.into(),
+        );
         let listener = TcpListener::bind(settings.grpc_listen)
             .await
             .map_err(|error| StartError::new("grpc-listen", error))?;
@@ -206,7 +205,6 @@ impl Server {
         Ok(Self {
             listener,
             address,
-            routes,
             gate,
             files: Files { tls, roots },
             store,
@@ -240,11 +238,7 @@ impl Server {
 
     /// Serves until `stop` is done, then lets the calls that are under way
     /// finish, but no longer than the deadline for that.
-    ///
-    /// # Errors
-    ///
-    /// The transport failed.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) {
         set_health(&self.health, true).await;
         let mut watched = background::watch_store(
             Arc::clone(&self.store),
@@ -263,21 +257,18 @@ impl Server {
             limits.max_connections as usize,
         );
         let (drain, draining) = oneshot::channel::<()>();
-        let serving = tonic::transport::Server::builder()
-            .max_concurrent_streams(limits.max_streams)
-            .http2_max_header_list_size(16 * 1024)
-            .http2_max_pending_accept_reset_streams(Some(20))
-            .max_connection_age(CONNECTION_AGE)
-            .http2_keepalive_interval(Some(Duration::from_secs(60)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .layer(self.gate)
-            .add_routes(self.routes)
-            .serve_with_incoming_shutdown(incoming, async {
+        let gate = self.gate;
+        let serving = connections::serve(
+            incoming,
+            connections::Limits { streams: limits.max_streams, age: CONNECTION_AGE },
+            move |request, peer| gate.answer(request, peer),
+            async {
                 let _ = draining.await;
-            });
+            },
+        );
         tokio::pin!(serving);
-        let served = tokio::select! {
-            served = &mut serving => served,
+        tokio::select! {
+            () = &mut serving => {}
             () = stop => {
                 watched.abort();
                 // It may be in the middle of saying the opposite.
@@ -286,15 +277,12 @@ impl Server {
                 tracing::info!("stopping");
                 let _ = drain.send(());
                 // A client that says nothing would hold the drain for ever.
-                match tokio::time::timeout(limits.shutdown_deadline.into(), &mut serving).await {
-                    Ok(served) => served,
-                    Err(_) => {
-                        tracing::warn!("connections were still open at the deadline");
-                        Ok(())
-                    }
+                let drained = tokio::time::timeout(limits.shutdown_deadline.into(), &mut serving);
+                if drained.await.is_err() {
+                    tracing::warn!("connections were still open at the deadline");
                 }
             }
-        };
+        }
         watched.abort();
         for task in [purged, sealed, noted] {
             task.abort();
@@ -315,7 +303,6 @@ impl Server {
         }
         let _ = tokio::time::timeout(Duration::from_secs(5), self.store.close()).await;
         tracing::info!("stopped");
-        served.map_err(io::Error::other)
     }
 
     fn seals(&self) -> Seals {

@@ -5,17 +5,17 @@ use std::{
     convert::Infallible,
     net::IpAddr,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use hyper::body::Incoming;
 use tokio::sync::Semaphore;
-use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::Service as _;
 use zeroize::Zeroizing;
 
-use super::status;
+use super::{reply::Reply, status};
 use crate::{
     caller::Caller,
     clock::Clock,
@@ -32,20 +32,17 @@ const REQUEST_ID: &str = "x-request-id";
 /// Services that ask nothing of their callers.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
-/// tonic answers the deadline of `grpc-timeout` with CANCELLED; the gate does so
-/// this much earlier, with DEADLINE_EXCEEDED.
-const BEFORE_TONIC: Duration = Duration::from_millis(2);
-
 /// How many calls with salted tokens may be under way at once.
 const SALTED_CALLS: usize = 16;
 
-/// A layer around all services.
+/// What stands before all services.
 #[derive(Clone)]
 pub struct Gate(Arc<Shared>);
 
 struct Shared {
     verifier: Arc<Verifier>,
     clock: Arc<dyn Clock>,
+    routes: Routes,
     room: Semaphore,
     /// Of callers whose salted token is not judged before their request is read: who
     /// shows none that is good takes room from each other alone.
@@ -54,77 +51,50 @@ struct Shared {
 }
 
 impl Gate {
-    /// Lets `calls` be under way at once, each for at most `longest`.
+    /// Lets `calls` to `routes` be under way at once, each for at most `longest`.
     #[must_use]
     pub fn new(
         verifier: Arc<Verifier>,
         clock: Arc<dyn Clock>,
+        routes: Routes,
         calls: usize,
         longest: Duration,
     ) -> Self {
+        let routes = routes.prepare();
         let (room, room_for_salted) = (Semaphore::new(calls), Semaphore::new(SALTED_CALLS));
-        Self(Arc::new(Shared { verifier, clock, room, room_for_salted, longest }))
-    }
-}
-
-impl<S> Layer<S> for Gate {
-    type Service = Gated<S>;
-
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated { gate: self.clone(), inner }
-    }
-}
-
-/// A service behind the gate.
-#[derive(Clone)]
-pub struct Gated<S> {
-    gate: Gate,
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for Gated<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
+        Self(Arc::new(Shared { verifier, clock, routes, room, room_for_salted, longest }))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The clone takes the place of the service that was polled ready.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
-        let gate = Arc::clone(&self.gate.0);
-        Box::pin(async move {
-            Ok(gate.pass(request, inner).await.unwrap_or_else(|status| status.into_http()))
-        })
+    /// The answer to a call, of which nothing happens before it is polled.
+    pub fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + Send + use<> {
+        let gate = Arc::clone(&self.0);
+        async move {
+            // Boxed, so that no call has to carry the room that the longest way takes.
+            let answer = Box::pin(gate.pass(request, peer)).await;
+            Ok(answer.unwrap_or_else(Status::into_http).map(Reply::from))
+        }
     }
 }
 
 impl Shared {
-    async fn pass<S>(
+    async fn pass(
         &self,
-        mut request: Request<Body>,
-        mut inner: S,
-    ) -> Result<Response<Body>, Status>
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    {
+        mut request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Body>, Status> {
+        let started = Instant::now();
+        let deadline =
+            deadline(request.headers()).map_or(self.longest, |asked| asked.min(self.longest));
         let path = request.uri().path();
         if OPEN.iter().any(|open| path.starts_with(open)) {
             // Under load too: who asks for health would take no answer for a bad one.
             // The deadline is for those that never say what they ask.
-            let answer = tokio::time::timeout(self.longest, inner.call(request)).await;
-            return answer.map_or_else(|_| Err(too_late()), |Ok(response)| Ok(response));
+            let answer = tokio::time::timeout(deadline, self.call(request)).await;
+            return answer.map_err(|_| too_late());
         }
         let is_salted = self.verifier.recoverable
             && path == rights::GET_CURRENT_AUTHORIZATION.path
@@ -134,16 +104,10 @@ impl Shared {
         let Some(right) = Right::of(path) else {
             return Err(Status::unimplemented("this service does not serve this method"));
         };
-        let started = Instant::now();
-        let deadline =
-            deadline(request.headers()).map_or(self.longest, |asked| asked.min(self.longest));
-        let call = Call {
-            right,
-            request_id: self.request_id(request.headers()),
-            ip: request.extensions().get::<Peer>().map(|peer| peer.0.ip()),
-        };
+        let call =
+            Call { right, request_id: self.request_id(request.headers()), ip: Some(peer.0.ip()) };
         let mut caller = None;
-        let answer = tokio::time::timeout(deadline.saturating_sub(BEFORE_TONIC), async {
+        let answer = tokio::time::timeout(deadline, async {
             let text = presented(request.headers_mut())?;
             let presented = (call.right == &rights::GET_CURRENT_AUTHORIZATION)
                 .then(|| Presented::by(&call, text.clone()));
@@ -155,8 +119,7 @@ impl Shared {
             if let Some(presented) = presented {
                 request.extensions_mut().insert(presented);
             }
-            let Ok(response) = inner.call(request).await;
-            Ok(response)
+            Ok(self.call(request).await)
         });
         let answer = answer.await.unwrap_or_else(|_| Err(too_late()));
         call.log(code(&answer), caller.as_ref(), started.elapsed());
@@ -165,6 +128,12 @@ impl Shared {
             response.headers_mut().insert(REQUEST_ID, request_id);
         }
         Ok(response)
+    }
+
+    /// What the service that serves this path answers.
+    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let Ok(response) = self.routes.clone().call(request).await;
+        response
     }
 
     async fn caller(&self, token: &str, call: &Call) -> Result<Caller, Status> {

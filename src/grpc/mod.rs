@@ -5,6 +5,7 @@ mod directory;
 pub mod gate;
 mod parse;
 mod personal_access_tokens;
+pub mod reply;
 mod status;
 mod verification;
 

@@ -186,7 +186,7 @@ async fn call_over_its_deadline_ends_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_deadline_is_answered_before_the_transport_cancels_the_call() {
+async fn callers_deadline_is_answered_with_deadline_exceeded() {
     let place = Place::new(Engine::Postgres).await;
     let process = Process::start(place.arguments()).await;
     let blocker = Blocker::of_writes(&place).await;

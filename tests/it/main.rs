@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod authorizations;
+mod connections;
 mod crash;
 mod descriptor;
 mod directory;

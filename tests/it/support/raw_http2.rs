@@ -10,6 +10,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 const END_STREAM: u8 = 1;
@@ -51,17 +52,64 @@ impl RawHttp2 {
         let headers = [&usual(path), more].concat();
         self.frame(HEADERS, END_HEADERS, stream, &block(&headers)).await;
         if let Some(message) = message {
-            let mut data = vec![0];
-            data.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-            data.extend(message);
-            self.frame(DATA, END_STREAM, stream, &data).await;
+            self.data(stream, &framed(message), true).await;
         }
+    }
+
+    /// A piece of a request's body.
+    pub(crate) async fn data(&mut self, stream: u32, piece: &[u8], is_last: bool) {
+        self.frame(DATA, if is_last { END_STREAM } else { 0 }, stream, piece).await;
     }
 
     /// The same, with another value for one of the usual headers.
     pub(crate) async fn request_with(&mut self, stream: u32, path: &str, other: (&str, &str)) {
         let headers = usual(path).map(|usual| if usual.0 == other.0 { other } else { usual });
         self.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&headers)).await;
+    }
+
+    /// Reads on until the server takes no more requests.
+    pub(crate) async fn goaway(&mut self) {
+        let said = async {
+            while let Some((kind, _, _, payload)) = self.read().await {
+                match kind {
+                    GOAWAY => return,
+                    PING => self.frame(PING, ACK, 0, &payload).await,
+                    _ => {}
+                }
+            }
+            panic!("it was closed before");
+        };
+        timeout(Duration::from_secs(10), said).await.expect("it says so");
+    }
+
+    /// Reads on until the request is answered: each piece of the answer's body.
+    pub(crate) async fn body(&mut self, stream: u32) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        let answered = async {
+            while let Some((kind, flags, of, payload)) = self.read().await {
+                match kind {
+                    PING if flags & ACK == 0 => self.frame(PING, ACK, 0, &payload).await,
+                    DATA if of == stream => pieces.push(payload),
+                    HEADERS if of == stream && flags & END_STREAM != 0 => return,
+                    _ => {}
+                }
+            }
+            panic!("it was closed before");
+        };
+        timeout(Duration::from_secs(10), answered).await.expect("it is answered");
+        pieces
+    }
+
+    /// Whether the server closes the connection, whatever it says before.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let closed = async {
+            while let Some((kind, flags, _, payload)) = self.read().await {
+                if kind == PING && flags & ACK == 0 {
+                    self.frame(PING, ACK, 0, &payload).await;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), closed).await.is_ok()
     }
 
     /// Reads on until the request ends.
@@ -104,6 +152,12 @@ impl RawHttp2 {
         let stream = u32::from_be_bytes(head[5..].try_into().unwrap()) & 0x7fff_ffff;
         Some((head[3], head[4], stream, payload))
     }
+}
+
+/// A message with the five bytes that gRPC puts before it.
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], &length[..], message].concat()
 }
 
 /// The headers of a call of gRPC.

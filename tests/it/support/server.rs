@@ -46,7 +46,7 @@ pub(crate) struct TestServer {
     /// What proves secrets whose pepper is not loaded.
     pub(crate) recovery: Arc<Recovery>,
     stop: Option<oneshot::Sender<()>>,
-    served: Option<JoinHandle<std::io::Result<()>>>,
+    served: Option<JoinHandle<()>>,
 }
 
 /// A store, and what goes with it.
@@ -194,7 +194,7 @@ impl TestServer {
         let _ = self.stop.take().unwrap().send(());
         let Self { channel, place, served, .. } = self;
         drop(channel);
-        served.unwrap().await.unwrap().unwrap();
+        served.unwrap().await.unwrap();
         place
     }
 

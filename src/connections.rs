@@ -1,0 +1,105 @@
+//! Serves HTTP/2 on each connection, until the server stops.
+
+use std::{convert::Infallible, pin::pin, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    grpc::reply::Reply,
+    listener::{Connection, Peer},
+    turns::{Calls, Turns},
+};
+
+/// The largest list of headers of a request, in bytes.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// How many streams a client may reset before anybody looked at them: it gets a GOAWAY
+/// for more.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// How long nothing may come of a connection before it is asked whether it lives, and
+/// what it has to say so.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// What one connection may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls that are under way at once.
+    pub streams: u32,
+    /// How long it lives; the calls that are under way then finish.
+    pub age: Duration,
+}
+
+/// Has `answer` answer what comes in, until `stop` is done; then lets in no more and
+/// returns when the calls that are under way have finished.
+///
+/// A panic in an answer ends that call alone.
+pub async fn serve<A, F>(
+    mut incoming: mpsc::Receiver<Connection>,
+    limits: Limits,
+    answer: A,
+    stop: impl Future<Output = ()>,
+) where
+    A: Fn(Request<Incoming>, Peer) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<Reply>, Infallible>> + Send + 'static,
+{
+    let (stopping, stopped) = watch::channel(());
+    let mut stop = pin!(stop);
+    loop {
+        let connection = tokio::select! {
+            () = &mut stop => break,
+            next = incoming.recv() => next,
+        };
+        let Some(connection) = connection else { break };
+        let (answer, peer) = (answer.clone(), connection.peer());
+        let service = service_fn(move |request| answer(request, peer));
+        let calls = Calls::default();
+        let served = http2(limits.streams, calls.clone())
+            .serve_connection(TokioIo::new(connection), service);
+        let mut served = Turns::new(served, calls);
+        // It is held until the connection is closed, which `stopping` waits for.
+        let mut stopped = stopped.clone();
+        tokio::spawn(async move {
+            let closed = tokio::select! {
+                closed = &mut served => closed,
+                () = end(limits.age, &mut stopped) => {
+                    served.connection().graceful_shutdown();
+                    served.await
+                }
+            };
+            if let Err(error) = closed {
+                tracing::debug!(peer = %peer.0, %error, "connection closed");
+            }
+        });
+    }
+    // The listener closes, so that nobody connects to wait in vain.
+    drop(incoming);
+    let _ = stopping.send(());
+    drop(stopped);
+    stopping.closed().await;
+}
+
+/// Waits until the connection is to take no more calls.
+async fn end(age: Duration, stopped: &mut watch::Receiver<()>) {
+    tokio::select! {
+        () = tokio::time::sleep(age) => {}
+        _ = stopped.changed() => {}
+    }
+}
+
+/// The windows, the size of frames and the buffers are hyper's own, as they are tonic's.
+fn http2(streams: u32, calls: Calls) -> http2::Builder<Calls> {
+    let (idle, silent) = KEEPALIVE;
+    let mut builder = http2::Builder::new(calls);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams)
+        .max_header_list_size(MAX_HEADERS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .keep_alive_interval(idle)
+        .keep_alive_timeout(silent);
+    builder
+}
