@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     domain::{
         ControlScope, CredentialId, Found, Kind, Scope, ScopeSet, Timestamp, UserId, UserRef,
-        route_allowed, routes_cover,
+        covers, is_scope, route_allowed, routes_cover,
     },
     store::{Actor, AsItWas, Basis},
 };
@@ -67,12 +67,20 @@ impl Caller {
     /// authorization does so only with `all`.
     #[must_use]
     pub fn covers(&self, scope: &Scope) -> bool {
-        let held = &self.found.credential.scopes;
+        self.does(scope.as_str())
+    }
+
+    /// The same of a control scope.
+    #[must_use]
+    pub fn allows(&self, control: ControlScope) -> bool {
+        self.does(control.as_str())
+    }
+
+    fn does(&self, scope: &str) -> bool {
+        let mut held = self.found.credential.scopes.iter();
         match self.found.credential.kind() {
-            Kind::PersonalAccessToken => self.scopes().covers(scope),
-            Kind::ApiClientAuthorization | Kind::SystemRoot => {
-                held.iter().any(|held| held == "all")
-            }
+            Kind::PersonalAccessToken => held.any(|held| is_scope(held) && covers(held, scope)),
+            Kind::ApiClientAuthorization | Kind::SystemRoot => held.any(|held| held == "all"),
         }
     }
 
@@ -80,7 +88,7 @@ impl Caller {
     /// do everything.
     #[must_use]
     pub fn may_make(&self, kind: Kind) -> bool {
-        self.found.credential.kind() == kind || self.covers(&ControlScope::AdminAll.to_scope())
+        self.found.credential.kind() == kind || self.allows(ControlScope::AdminAll)
     }
 
     /// Whether its token does all that an API client authorization with these scopes
@@ -89,7 +97,7 @@ impl Caller {
     pub fn covers_routes(&self, scopes: &[String]) -> bool {
         let own = &self.found.credential;
         match own.kind() {
-            Kind::PersonalAccessToken => self.covers(&ControlScope::AdminAll.to_scope()),
+            Kind::PersonalAccessToken => self.allows(ControlScope::AdminAll),
             Kind::ApiClientAuthorization | Kind::SystemRoot => routes_cover(&own.scopes, scopes),
         }
     }
@@ -103,13 +111,15 @@ impl Caller {
     /// Whether its personal access token has a control scope by its own name.
     #[must_use]
     pub fn is_given(&self, control: ControlScope) -> bool {
-        self.scopes().iter().any(|scope| scope.control() == Some(control))
+        let own = &self.found.credential;
+        own.kind() == Kind::PersonalAccessToken
+            && own.scopes.iter().any(|scope| scope == control.as_str())
     }
 
     /// Whether its token may issue tokens for others as `issue:tokens` allows it.
     #[must_use]
     pub fn issues(&self) -> bool {
-        self.covers(&ControlScope::IssueTokens.to_scope())
+        self.allows(ControlScope::IssueTokens)
     }
 
     /// The scopes of its personal access token; none of the other kind.
@@ -141,7 +151,7 @@ impl Caller {
             request_id: Some(self.request_id.clone()),
             at,
             basis,
-            appoints: self.covers(&ControlScope::AdminAll.to_scope()),
+            appoints: self.allows(ControlScope::AdminAll),
         }
     }
 }

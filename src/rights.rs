@@ -259,13 +259,12 @@ impl Right {
     fn allows(&self, scopes: &[ControlScope], caller: &Caller) -> bool {
         match caller.found.credential.kind() {
             Kind::PersonalAccessToken => {
-                let held = caller.scopes();
-                scopes.is_empty() || scopes.iter().any(|control| held.allows(*control))
+                scopes.is_empty() || scopes.iter().any(|control| caller.allows(*control))
             }
             Kind::ApiClientAuthorization | Kind::SystemRoot => match self.authorization {
                 Any => true,
                 Route => caller.may_post(self.path),
-                OnlyAll => caller.covers(&AdminAll.to_scope()),
+                OnlyAll => caller.allows(AdminAll),
             },
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     domain::{
         ClusterId, CredentialId, Digest, Found, Invalid, Kind, PatPrefix, Peppers, Reason,
-        Requirement, Revision, SaltedToken, SecretState, Timestamp, Token, Verdict,
+        Requirement, Revision, SaltedToken, SecretState, Timestamp, Token, TokenRef, Verdict,
     },
     error::Error,
     hashing::{Record, Recovery, Source},
@@ -96,7 +96,7 @@ impl Verifier {
     pub async fn verify(
         &self,
         presented: &str,
-        requirement: &Requirement,
+        requirement: &Requirement<'_>,
         asker: &CredentialId,
         consistency: Consistency,
     ) -> Result<Decision, Error> {
@@ -182,22 +182,22 @@ impl Verifier {
     }
 
     fn parse(&self, presented: &str) -> Option<Token> {
-        let token: Token = presented.parse().ok()?;
+        let token = TokenRef::parse(presented)?;
         let prefix = token.pat_prefix();
         prefix
             .is_none_or(|prefix| self.prefixes.iter().any(|known| known.as_str() == prefix))
-            .then_some(token)
+            .then(|| token.to_token())
     }
 
     async fn look_up(
         &self,
         token: &Token,
-        requirement: &Requirement,
+        requirement: &Requirement<'_>,
         source: &Source,
     ) -> Result<(Answer, Revision), Error> {
         let workspaces = Workspaces {
-            required: requirement.workspace_id.as_deref(),
-            askers: requirement.askers_workspace_id.as_deref(),
+            required: requirement.workspace_id,
+            askers: requirement.askers_workspace_id,
         };
         let lookup = self.find(token, workspaces, source).await?;
         let revision = lookup.head;
@@ -296,7 +296,7 @@ impl Verifier {
     }
 }
 
-fn judge(found: Box<Found>, requirement: &Requirement, now: Timestamp) -> Answer {
+fn judge(found: Box<Found>, requirement: &Requirement<'_>, now: Timestamp) -> Answer {
     match found.verdict(requirement, now) {
         Verdict::Active => Answer::Active(found),
         Verdict::Refused(Reason::NotFound) => Answer::NotFound,

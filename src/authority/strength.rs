@@ -72,7 +72,7 @@ impl Authority {
         }
         let control = ControlScope::ALL
             .into_iter()
-            .filter(|control| makes_own && caller.covers(&control.to_scope()))
+            .filter(|control| makes_own && caller.allows(*control))
             .filter(|control| may_grant(caller, standing, *control))
             .map(|control| (control.to_scope(), control.meaning().to_owned()));
         available.extend(control);

@@ -171,7 +171,7 @@ impl Directory {
 
 /// Who is an administrator is decided only by a token that may do everything.
 fn check_may_appoint(caller: &Caller, appoints: bool) -> Result<(), Error> {
-    if !appoints || caller.covers(&ControlScope::AdminAll.to_scope()) {
+    if !appoints || caller.allows(ControlScope::AdminAll) {
         Ok(())
     } else {
         Err(Denied::Scope.into())

@@ -20,17 +20,20 @@ impl CredentialId {
     ///
     /// It is not one.
     pub fn of_authorization(text: &str) -> Result<Self, Invalid> {
-        let mut parts = text.split('-');
-        let is_uuid = parts.next().is_some_and(|cluster| is_base36(cluster, 5))
-            && parts.next() == Some(AUTHORIZATION_CODE)
-            && parts.next().is_some_and(|digits| is_base36(digits, 15))
-            && parts.next().is_none();
-        if is_uuid {
+        if is_authorization_uuid(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(Invalid::new("is not the uuid of an API client authorization"))
         }
     }
+}
+
+pub(super) fn is_authorization_uuid(text: &str) -> bool {
+    let mut parts = text.split('-');
+    parts.next().is_some_and(|cluster| is_base36(cluster, 5))
+        && parts.next() == Some(AUTHORIZATION_CODE)
+        && parts.next().is_some_and(|digits| is_base36(digits, 15))
+        && parts.next().is_none()
 }
 
 /// The kinds of credential.

@@ -30,14 +30,16 @@ pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
 pub use pepper::{Digest, Pepper, PepperId, Peppers, Sealed};
 pub use revision::Revision;
 pub use scope::{
-    Catalogue, CatalogueEntry, ControlScope, RouteScopes, Scope, ScopeSet, route_allowed,
-    routes_cover,
+    Catalogue, CatalogueEntry, ControlScope, RouteScopes, Scope, ScopeSet, covers, is_scope,
+    route_allowed, routes_cover,
 };
 pub use text::{Description, DisplayName, ExternalId, Handle, RequestId, TokenName};
 pub use time::Timestamp;
-pub use token::{PatPrefix, SaltedToken, Token};
+pub use token::{PatPrefix, SaltedToken, Token, TokenRef};
 pub use user::{ClusterId, User, UserId, UserKind, UserRef};
-pub use verdict::{Found, Organization, Owner, Reason, Requirement, Route, Verdict, Workspace};
+pub use verdict::{
+    Facts, Found, Kinds, Organization, Owner, Reason, Requirement, Route, Verdict, Workspace,
+};
 
 /// Why a text from outside is not what it should be: a short sentence for the
 /// caller, which never repeats the text.

@@ -24,25 +24,13 @@ impl Scope {
     /// The control scope of this name, if it is one.
     #[must_use]
     pub fn control(&self) -> Option<ControlScope> {
-        ControlScope::ALL.into_iter().find(|control| control.as_str() == self.0)
+        ControlScope::named(&self.0)
     }
 
     /// Whether who holds this scope may do all that `other` names.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        if self == other || self.control() == Some(ControlScope::AdminAll) {
-            return true;
-        }
-        if self.control().is_some() || other.control().is_some() {
-            return false;
-        }
-        let (verb, area) = self.parts();
-        let (other_verb, other_area) = other.parts();
-        (verb == "*" || verb == other_verb) && (area == "*" || area == other_area)
-    }
-
-    fn parts(&self) -> (&str, &str) {
-        self.0.split_once(':').expect("a scope holds a colon")
+        covers(&self.0, &other.0)
     }
 }
 
@@ -50,24 +38,66 @@ impl FromStr for Scope {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let word = |part: &str, more: &[u8]| {
-            part == "*"
-                || (part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                    && part
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || more.contains(&b)))
-        };
-        match text.split_once(':') {
-            Some((verb, area))
-                if text.len() <= MAX_LENGTH && word(verb, b"_-") && word(area, b"._-/") =>
-            {
-                Ok(Self(text.to_owned()))
-            }
-            Some(_) | None => {
-                Err(Invalid::new("must be verb:area in lower case, such as read:notes or read:*"))
-            }
-        }
+        if is_scope(text) { Ok(Self(text.to_owned())) } else { Err(no_scope()) }
     }
+}
+
+/// Whether a text is a [`Scope`].
+#[must_use]
+pub fn is_scope(text: &str) -> bool {
+    let word = |part: &str, more: &[u8]| {
+        part == "*"
+            || (part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || more.contains(&b)))
+    };
+    text.len() <= MAX_LENGTH
+        && text.split_once(':').is_some_and(|(verb, area)| word(verb, b"_-") && word(area, b"._-/"))
+}
+
+/// Whether who holds the scope `held` may do all that `wanted` names. Both are
+/// [scopes](is_scope).
+#[must_use]
+pub fn covers(held: &str, wanted: &str) -> bool {
+    if held == wanted || held == ControlScope::AdminAll.as_str() {
+        return true;
+    }
+    if ControlScope::named(held).is_some() || ControlScope::named(wanted).is_some() {
+        return false;
+    }
+    match (held.split_once(':'), wanted.split_once(':')) {
+        (Some((verb, area)), Some((wanted_verb, wanted_area))) => {
+            (verb == "*" || verb == wanted_verb) && (area == "*" || area == wanted_area)
+        }
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// Whether a text may be one of the scopes of a token or of a question beside those
+/// that are `there`, and is not one of them yet.
+pub(super) fn joins<'a>(
+    text: &str,
+    mut there: impl ExactSizeIterator<Item = &'a str>,
+) -> Result<bool, Invalid> {
+    if !is_scope(text) {
+        return Err(no_scope());
+    }
+    if holds_token(text) {
+        return Err(Invalid::new("must not hold a token, which is for its holder alone"));
+    }
+    let count = there.len();
+    if there.any(|scope| scope == text) {
+        return Ok(false);
+    }
+    if count == MAX_SCOPES {
+        return Err(Invalid(format!("must be at most {MAX_SCOPES} scopes")));
+    }
+    Ok(true)
+}
+
+fn no_scope() -> Invalid {
+    Invalid::new("must be verb:area in lower case, such as read:notes or read:*")
 }
 
 impl fmt::Display for Scope {
@@ -119,6 +149,12 @@ control_scopes! {
 }
 
 impl ControlScope {
+    /// The control scope of this name.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|control| control.as_str() == text)
+    }
+
     /// The control scope as a scope.
     #[must_use]
     pub fn to_scope(self) -> Scope {
@@ -137,41 +173,15 @@ impl ScopeSet {
     ///
     /// The text is no scope, or 100 are there already.
     pub fn push(&mut self, text: &str) -> Result<(), Invalid> {
-        let scope: Scope = text.parse()?;
-        if holds_token(text) {
-            return Err(Invalid::new("must not hold a token, which is for its holder alone"));
+        if joins(text, self.0.iter().map(Scope::as_str))? {
+            self.0.push(Scope(text.to_owned()));
         }
-        if self.0.contains(&scope) {
-            return Ok(());
-        }
-        if self.0.len() == MAX_SCOPES {
-            return Err(Invalid(format!("must be at most {MAX_SCOPES} scopes")));
-        }
-        self.0.push(scope);
         Ok(())
     }
 
     /// The scopes, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()
-    }
-
-    /// Whether one of these covers `scope`.
-    #[must_use]
-    pub fn covers(&self, scope: &Scope) -> bool {
-        self.0.iter().any(|held| held.covers(scope))
-    }
-
-    /// Whether one of these covers a control scope.
-    #[must_use]
-    pub fn allows(&self, control: ControlScope) -> bool {
-        self.covers(&control.to_scope())
-    }
-
-    /// Those of `required` that none of these covers.
-    #[must_use]
-    pub fn missing(&self, required: &Self) -> Vec<Scope> {
-        required.0.iter().filter(|scope| !self.covers(scope)).cloned().collect()
     }
 
     /// Whether there is none.
@@ -292,17 +302,29 @@ const CURRENT: &str = "/arvados/v1/api_client_authorizations/current";
 /// ends with `/` and begins it. Slashes at the end of the path are no part of it,
 /// and what allows GET allows HEAD. To GET the current token is always allowed.
 #[must_use]
-pub fn route_allowed(scopes: &[String], method: &str, path: &str) -> bool {
+pub fn route_allowed(
+    scopes: impl IntoIterator<Item: AsRef<str>>,
+    method: &str,
+    path: &str,
+) -> bool {
     let path = path.trim_end_matches('/');
-    let allowed = |method: &str| {
-        let request = format!("{method} {path}");
-        scopes.iter().any(|entry| entry_allows(entry, &request))
-    };
-    allowed(method) || (method == "HEAD" && allowed("GET")) || (method == "GET" && path == CURRENT)
+    let is_current = method == "GET" && path == CURRENT;
+    is_current
+        || scopes.into_iter().any(|entry| {
+            let entry = entry.as_ref();
+            entry_allows(entry, method, path)
+                || (method == "HEAD" && entry_allows(entry, "GET", path))
+        })
 }
 
-fn entry_allows(entry: &str, request: &str) -> bool {
-    entry == ALL || entry == request || (entry.ends_with('/') && request.starts_with(entry))
+fn entry_allows(entry: &str, method: &str, path: &str) -> bool {
+    let of_method = entry.strip_prefix(method).and_then(|rest| rest.strip_prefix(' '));
+    entry == ALL || of_method.is_some_and(|allowed| allowed == path || begins(allowed, path))
+}
+
+/// Whether an API client authorization has the entry that is every request.
+pub(super) fn holds_all<'a>(mut scopes: impl Iterator<Item = &'a str>) -> bool {
+    scopes.any(|entry| entry == ALL)
 }
 
 /// Whether an API client authorization with the scopes `held` allows every request
@@ -415,13 +437,16 @@ mod tests {
         assert!(!allowed("POST /x", "GET", "/x"));
         assert!(allowed("GET /x", "GET", "/x//"));
         assert!(!allowed("GET /x/", "GET", "/x//"));
-        assert!(!route_allowed(&[], "GET", "/x"));
+        assert!(!allowed("GET", "GET", "/x"));
+        assert!(!allowed("", "GET", "/x"));
+        assert!(!route_allowed([""; 0], "GET", "/x"));
     }
 
     #[test]
     fn current_token_may_always_be_read() {
-        assert!(route_allowed(&[], "GET", CURRENT));
-        assert!(!route_allowed(&[], "DELETE", CURRENT));
-        assert!(!route_allowed(&[], "GET", "/other/api_client_authorizations/current"));
+        let no_scopes = [""; 0];
+        assert!(route_allowed(no_scopes, "GET", CURRENT));
+        assert!(!route_allowed(no_scopes, "DELETE", CURRENT));
+        assert!(!route_allowed(no_scopes, "GET", "/other/api_client_authorizations/current"));
     }
 }

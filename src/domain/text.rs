@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
 use super::{
-    Invalid, Token,
+    Invalid, TokenRef,
     token::{SECRET_DIGITS, is_base36},
 };
 
@@ -34,7 +34,7 @@ pub(super) fn holds_token(text: &str) -> bool {
         || text.match_indices('_').any(|(at, _)| {
             let begins = (at.saturating_sub(15)..at).filter(|begin| text.is_char_boundary(*begin));
             let mut tokens = begins.filter_map(|begin| text.get(begin..at + 50));
-            tokens.any(|token| token.parse::<Token>().is_ok())
+            tokens.any(|token| TokenRef::parse(token).is_some())
         })
 }
 
@@ -160,6 +160,7 @@ impl fmt::Display for RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Token;
 
     #[test]
     fn names_end_at_100_characters_not_bytes() {

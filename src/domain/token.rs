@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::{ClusterId, CredentialId, Invalid, Kind};
+use super::{ClusterId, CredentialId, Invalid, Kind, credential::is_authorization_uuid};
 
 const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const BASE36: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -35,12 +35,7 @@ impl FromStr for PatPrefix {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let is_prefix = (2..=16).contains(&text.len())
-            && text.strip_suffix('_').is_some_and(|word| {
-                word.starts_with(|c: char| c.is_ascii_lowercase())
-                    && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-            });
-        if is_prefix {
+        if is_pat_prefix(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(Invalid::new(
@@ -48,6 +43,14 @@ impl FromStr for PatPrefix {
             ))
         }
     }
+}
+
+fn is_pat_prefix(text: &str) -> bool {
+    (2..=16).contains(&text.len())
+        && text.strip_suffix('_').is_some_and(|word| {
+            word.starts_with(|c: char| c.is_ascii_lowercase())
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        })
 }
 
 /// A token as its holder presents it, of either kind.
@@ -87,12 +90,113 @@ impl FromStr for PatPrefix {
 /// ```
 pub struct Token {
     secret: Zeroizing<String>,
-    form: Form,
+    form: Form<CredentialId>,
 }
 
-enum Form {
+#[derive(Clone, Copy)]
+enum Form<Uuid> {
     PersonalAccessToken { prefix_length: usize },
-    Authorization { uuid: Option<CredentialId> },
+    Authorization { uuid: Option<Uuid> },
+}
+
+/// A [`Token`] that is borrowed from the text that was presented, to be judged
+/// without a copy. What holds of a `Token` holds of it.
+#[derive(Clone, Copy)]
+pub struct TokenRef<'a> {
+    secret: &'a str,
+    form: Form<&'a str>,
+}
+
+impl<'a> TokenRef<'a> {
+    /// The token that a text is by its shape and, of a personal access token, its
+    /// checksum; `None` says that it is none, and not why.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        if let Some((uuid, secret)) = v2(text) {
+            let form = Form::Authorization { uuid: Some(uuid) };
+            return is_base36(secret, SECRET_DIGITS).then_some(Self { secret, form });
+        }
+        if is_base36(text, SECRET_DIGITS) {
+            return Some(Self { secret: text, form: Form::Authorization { uuid: None } });
+        }
+        let prefix_length = text.find('_')? + 1;
+        let (prefix, digits) = text.split_at(prefix_length);
+        let is_shape = is_pat_prefix(prefix)
+            && digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
+            && digits.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !is_shape {
+            return None;
+        }
+        let (signed, digits) = text.split_at(text.len() - CHECKSUM_DIGITS);
+        let form = Form::PersonalAccessToken { prefix_length };
+        (digits.as_bytes() == checksum(signed)).then_some(Self { secret: text, form })
+    }
+
+    /// The whole secret, as [`Token::expose`] gives it: the loud way out.
+    #[must_use]
+    pub fn expose(&self) -> &'a str {
+        self.secret
+    }
+
+    /// Which of the two kinds has this form.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.form {
+            Form::PersonalAccessToken { .. } => Kind::PersonalAccessToken,
+            Form::Authorization { .. } => Kind::ApiClientAuthorization,
+        }
+    }
+
+    /// The uuid beside the secret of an API client authorization.
+    #[must_use]
+    pub fn uuid(&self) -> Option<&'a str> {
+        match self.form {
+            Form::PersonalAccessToken { .. } => None,
+            Form::Authorization { uuid } => uuid,
+        }
+    }
+
+    /// What a personal access token begins with, `_` included: not secret.
+    #[must_use]
+    pub fn pat_prefix(&self) -> Option<&'a str> {
+        match self.form {
+            Form::PersonalAccessToken { prefix_length } => Some(&self.secret[..prefix_length]),
+            Form::Authorization { .. } => None,
+        }
+    }
+
+    /// Whether it can be the text of this credential: `v2/{uuid}/…` only if that is
+    /// its uuid.
+    #[must_use]
+    pub fn fits(&self, id: &CredentialId) -> bool {
+        self.uuid().is_none_or(|uuid| uuid == id.0)
+    }
+
+    /// What [`Token::shown`] gives.
+    #[must_use]
+    pub fn shown(&self) -> &'a str {
+        &self.secret[..self.pat_prefix().map_or(0, str::len) + SHOWN_DIGITS]
+    }
+
+    /// The same token, to be kept.
+    #[must_use]
+    pub fn to_token(&self) -> Token {
+        let form = match self.form {
+            Form::PersonalAccessToken { prefix_length } => {
+                Form::PersonalAccessToken { prefix_length }
+            }
+            Form::Authorization { uuid } => {
+                Form::Authorization { uuid: uuid.map(|uuid| CredentialId(uuid.to_owned())) }
+            }
+        };
+        Token { secret: Zeroizing::new(self.secret.to_owned()), form }
+    }
+}
+
+impl fmt::Debug for TokenRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenRef({}…)", self.pat_prefix().unwrap_or_default())
+    }
 }
 
 impl Token {
@@ -104,8 +208,8 @@ impl Token {
             Zeroizing::new(String::with_capacity(prefix_length + RANDOM_DIGITS + CHECKSUM_DIGITS));
         secret.push_str(prefix.as_str());
         push_digits(&mut secret, random, BASE62, RANDOM_DIGITS);
-        let checksum = crc32fast::hash(secret.as_bytes());
-        push_digits(&mut secret, &checksum.to_be_bytes(), BASE62, CHECKSUM_DIGITS);
+        let checksum = checksum(&secret);
+        secret.extend(checksum.map(char::from));
         Self { secret, form: Form::PersonalAccessToken { prefix_length } }
     }
 
@@ -128,36 +232,41 @@ impl Token {
     /// Which of the two kinds has this form.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self.form {
-            Form::PersonalAccessToken { .. } => Kind::PersonalAccessToken,
-            Form::Authorization { .. } => Kind::ApiClientAuthorization,
-        }
+        self.borrowed().kind()
     }
 
     /// What a personal access token begins with, `_` included: not secret.
     #[must_use]
     pub fn pat_prefix(&self) -> Option<&str> {
-        match self.form {
-            Form::PersonalAccessToken { prefix_length } => Some(&self.secret[..prefix_length]),
-            Form::Authorization { .. } => None,
-        }
+        self.borrowed().pat_prefix()
     }
 
     /// Whether it can be the text of this credential: `v2/{uuid}/…` only if that is
     /// its uuid.
     #[must_use]
     pub fn fits(&self, id: &CredentialId) -> bool {
-        match &self.form {
-            Form::Authorization { uuid: Some(uuid) } => uuid == id,
-            Form::Authorization { uuid: None } | Form::PersonalAccessToken { .. } => true,
-        }
+        self.borrowed().fits(id)
     }
 
     /// The prefix, if it has one, and the first 8 digits: not secret. What lists show
     /// of a personal access token, and by what a secret is found whose pepper is gone.
     #[must_use]
     pub fn shown(&self) -> &str {
-        &self.secret[..self.pat_prefix().map_or(0, str::len) + SHOWN_DIGITS]
+        self.borrowed().shown()
+    }
+
+    /// The same token, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> TokenRef<'_> {
+        let form = match &self.form {
+            Form::PersonalAccessToken { prefix_length } => {
+                Form::PersonalAccessToken { prefix_length: *prefix_length }
+            }
+            Form::Authorization { uuid } => {
+                Form::Authorization { uuid: uuid.as_ref().map(|uuid| uuid.0.as_str()) }
+            }
+        };
+        TokenRef { secret: &self.secret, form }
     }
 }
 
@@ -165,43 +274,15 @@ impl FromStr for Token {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let form = form(text).ok_or_else(|| Invalid::new("is not a token"))?;
-        let secret = match form {
-            Form::Authorization { uuid: Some(_) } => v2(text).map_or("", |(_, secret)| secret),
-            Form::Authorization { uuid: None } | Form::PersonalAccessToken { .. } => text,
-        };
-        Ok(Self { secret: Zeroizing::new(secret.to_owned()), form })
+        let token = TokenRef::parse(text).ok_or_else(|| Invalid::new("is not a token"))?;
+        Ok(token.to_token())
     }
-}
-
-/// What a text is by its shape and, of a personal access token, its checksum.
-fn form(text: &str) -> Option<Form> {
-    if let Some((uuid, secret)) = v2(text) {
-        return is_base36(secret, SECRET_DIGITS)
-            .then_some(Form::Authorization { uuid: Some(uuid) });
-    }
-    if is_base36(text, SECRET_DIGITS) {
-        return Some(Form::Authorization { uuid: None });
-    }
-    let prefix_length = text.find('_')? + 1;
-    let (prefix, digits) = text.split_at(prefix_length);
-    let shape = prefix.parse::<PatPrefix>().is_ok()
-        && digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
-        && digits.bytes().all(|b| b.is_ascii_alphanumeric());
-    if !shape {
-        return None;
-    }
-    let (signed, checksum) = text.split_at(text.len() - CHECKSUM_DIGITS);
-    let mut expected = String::with_capacity(CHECKSUM_DIGITS);
-    let crc = crc32fast::hash(signed.as_bytes()).to_be_bytes();
-    push_digits(&mut expected, &crc, BASE62, CHECKSUM_DIGITS);
-    (checksum == expected).then_some(Form::PersonalAccessToken { prefix_length })
 }
 
 /// The uuid and what follows it, up to the next `/`, of `v2/{uuid}/…`.
-fn v2(text: &str) -> Option<(CredentialId, &str)> {
+fn v2(text: &str) -> Option<(&str, &str)> {
     let mut parts = text.strip_prefix("v2/")?.split('/');
-    let uuid = CredentialId::of_authorization(parts.next()?).ok()?;
+    let uuid = parts.next().filter(|uuid| is_authorization_uuid(uuid))?;
     Some((uuid, parts.next()?))
 }
 
@@ -242,7 +323,7 @@ impl FromStr for SaltedToken {
         let is_lower = !digits.bytes().any(|b| b.is_ascii_uppercase());
         let bytes = is_lower.then(|| super::pepper::unhex(digits)).flatten();
         let mac = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(refused)?;
-        Ok(Self { uuid, mac })
+        Ok(Self { uuid: CredentialId(uuid.to_owned()), mac })
     }
 }
 
@@ -250,6 +331,17 @@ impl fmt::Debug for SaltedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SaltedToken({})", self.uuid.0)
     }
+}
+
+/// The checksum of a text, in base62 digits.
+fn checksum(text: &str) -> [u8; CHECKSUM_DIGITS] {
+    let mut rest = crc32fast::hash(text.as_bytes());
+    let mut digits = [b'0'; CHECKSUM_DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[rest as usize % BASE62.len()];
+        rest /= 62;
+    }
+    digits
 }
 
 /// Appends the big-endian number in `bytes` as so many digits, zeros first.
@@ -332,6 +424,32 @@ mod tests {
             prop_assume!(text[at] != BASE62[with]);
             text[at] = BASE62[with];
             prop_assert!(String::from_utf8(text).unwrap().parse::<Token>().is_err());
+        }
+
+        #[test]
+        fn what_is_borrowed_is_what_is_kept(random: [u8; 32], digits in "[0-9a-z]{5}", more in "(/.{0,9})?") {
+            let secret = Token::authorization(&random);
+            let uuid = format!("{digits}-gj3su-{digits}{digits}{digits}");
+            let texts = [
+                Token::from_random(&pat(), &random).expose().to_owned(),
+                secret.expose().to_owned(),
+                format!("v2/{uuid}/{}{more}", secret.expose()),
+            ];
+            for text in &texts {
+                let borrowed = TokenRef::parse(text).unwrap();
+                let kept: Token = text.parse().unwrap();
+                prop_assert_eq!(borrowed.expose(), kept.expose());
+                prop_assert_eq!(borrowed.shown(), kept.shown());
+                prop_assert_eq!(borrowed.kind(), kept.kind());
+                prop_assert_eq!(borrowed.pat_prefix(), kept.pat_prefix());
+                prop_assert_eq!(borrowed.uuid(), kept.borrowed().uuid());
+                let debugged = format!("{borrowed:?}");
+                prop_assert!(!debugged.contains(&borrowed.expose()[4..]));
+            }
+            let with_uuid = TokenRef::parse(&texts[2]).unwrap();
+            prop_assert_eq!(with_uuid.uuid(), Some(&*uuid));
+            prop_assert!(with_uuid.fits(&CredentialId(uuid)));
+            prop_assert!(!with_uuid.fits(&CredentialId(digits)));
         }
 
         #[test]

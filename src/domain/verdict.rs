@@ -1,8 +1,11 @@
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use super::{
-    AllowedIps, ClusterId, Credential, Detail, ExternalId, Kind, Scope, ScopeSet, Secret,
-    SecretState, Status, Timestamp, UserId, route_allowed,
+    AllowedIps, ClusterId, Credential, Detail, ExternalId, Invalid, Kind, Secret, SecretState,
+    Timestamp, UserId, covers, is_scope, route_allowed,
+    scope::{holds_all, joins},
 };
 
 /// All that decides whether a proved secret may be used: the one read of a
@@ -66,29 +69,79 @@ pub struct Organization {
 
 /// What a token must be good for.
 #[derive(Debug, Clone, Default)]
-pub struct Requirement {
-    /// All of these must be covered.
-    pub scopes: ScopeSet,
+pub struct Requirement<'a> {
+    /// All of these [scopes](is_scope) must be covered.
+    pub scopes: SmallVec<[&'a str; 8]>,
     /// This HTTP request must be allowed.
-    pub route: Option<Route>,
+    pub route: Option<Route<'a>>,
     /// It must serve in this workspace: be bound to it, or be unbound and its
     /// owner a member.
-    pub workspace_id: Option<String>,
+    pub workspace_id: Option<&'a str>,
     /// Where the token's holder called from.
     pub client_ip: Option<IpAddr>,
-    /// Kinds that are accepted; `None`: every one.
-    pub kinds: Option<Vec<Kind>>,
+    /// Kinds that are accepted.
+    pub kinds: Kinds,
     /// The workspace that the asker is bound to, beyond which it may learn nothing.
-    pub askers_workspace_id: Option<String>,
+    pub askers_workspace_id: Option<&'a str>,
+}
+
+impl<'a> Requirement<'a> {
+    /// Requires one more scope.
+    ///
+    /// # Errors
+    ///
+    /// The text is no scope, or as many are required as a token may carry.
+    pub fn require(&mut self, scope: &'a str) -> Result<(), Invalid> {
+        if joins(scope, self.scopes.iter().copied())? {
+            self.scopes.push(scope);
+        }
+        Ok(())
+    }
 }
 
 /// An HTTP request, by method and path.
-#[derive(Debug, Clone)]
-pub struct Route {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route<'a> {
     /// Such as `GET`.
-    pub method: String,
+    pub method: &'a str,
     /// Such as `/arvados/v1/collections`, without a query.
-    pub path: String,
+    pub path: &'a str,
+}
+
+/// Some kinds of credential; where none is named, every one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// Every kind.
+    pub const ANY: Self = Self(0);
+
+    /// Names one more.
+    pub fn insert(&mut self, kind: Kind) {
+        self.0 |= bit(kind);
+    }
+
+    /// Whether it is one of these.
+    #[must_use]
+    pub fn contains(self, kind: Kind) -> bool {
+        self == Self::ANY || self.0 & bit(kind) != 0
+    }
+}
+
+fn bit(kind: Kind) -> u8 {
+    match kind {
+        Kind::PersonalAccessToken => 1,
+        Kind::ApiClientAuthorization => 2,
+        Kind::SystemRoot => 4,
+    }
+}
+
+impl FromIterator<Kind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
+        let mut set = Self::ANY;
+        kinds.into_iter().for_each(|kind| set.insert(kind));
+        set
+    }
 }
 
 /// Why a token may not be used.
@@ -109,7 +162,7 @@ pub enum Reason {
     /// It may not be used from that address, or the address is unknown.
     IpNotAllowed,
     /// Its scopes do not allow what is required; the scopes that it lacks.
-    InsufficientScope(Vec<Scope>),
+    InsufficientScope(Vec<String>),
 }
 
 /// The answer about a token whose secret was looked up.
@@ -172,17 +225,89 @@ impl Found {
         [self.credential.expires_at, self.secret.expires_at].into_iter().flatten().min()
     }
 
-    /// Whether the credential may be used at `now` for what is required: the
-    /// one place that decides it. The first reason in the order below counts.
+    /// What of it decides.
     #[must_use]
-    pub fn verdict(&self, requirement: &Requirement, now: Timestamp) -> Verdict {
-        match self.reason_against(requirement, now) {
+    pub fn facts(&self) -> Facts<'_> {
+        let credential = &self.credential;
+        Facts {
+            kind: credential.kind(),
+            workspace_id: credential.workspace.as_ref().map(|bound| bound.workspace_id.as_str()),
+            revoked: credential.revoked_at.is_some() || credential.ended,
+            superseded: match self.secret.state {
+                SecretState::Superseded => true,
+                SecretState::Pending | SecretState::Current => false,
+            },
+            expires_at: self.expires_at(),
+            owner_is_active: self.owner.is_active,
+            workspace_is_active: self
+                .workspace
+                .as_ref()
+                .is_none_or(|workspace| workspace.is_active && workspace.organization.is_active),
+            allowed_ips: Some(&credential.allowed_ips),
+            member_of_required: self.member_of_required,
+            member_of_askers: self.member_of_askers,
+        }
+    }
+
+    /// Whether the credential may be used at `now` for what is required, by
+    /// [its facts](Facts::verdict).
+    #[must_use]
+    pub fn verdict(&self, requirement: &Requirement<'_>, now: Timestamp) -> Verdict {
+        let scopes = self.credential.scopes.iter().map(String::as_str);
+        self.facts().verdict(scopes, requirement, now)
+    }
+}
+
+/// What of a credential and of the secret that was proved decides whether it may be
+/// used, beside its scopes.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Which of the kinds it is.
+    pub kind: Kind,
+    /// The workspace that it is bound to.
+    pub workspace_id: Option<&'a str>,
+    /// Whether it was revoked, by itself or with others.
+    pub revoked: bool,
+    /// Whether the secret was replaced.
+    pub superseded: bool,
+    /// The first instant at which the secret is no longer good.
+    pub expires_at: Option<Timestamp>,
+    /// Whether its user is active.
+    pub owner_is_active: bool,
+    /// Whether its workspace and that one's organization are active; it is bound to
+    /// none: yes.
+    pub workspace_is_active: bool,
+    /// Where it may be used from; `None`: anywhere.
+    pub allowed_ips: Option<&'a AllowedIps>,
+    /// Whether the owner is a member of the workspace that the question names.
+    pub member_of_required: bool,
+    /// Whether the owner is a member of the workspace that the asker is bound to.
+    pub member_of_askers: bool,
+}
+
+impl Facts<'_> {
+    /// Whether a credential with these `scopes` may be used at `now` for what is
+    /// required: the one place that decides it. The first reason in the order below
+    /// counts.
+    #[must_use]
+    pub fn verdict<'s>(
+        &self,
+        scopes: impl Iterator<Item = &'s str> + Clone,
+        requirement: &Requirement<'_>,
+        now: Timestamp,
+    ) -> Verdict {
+        match self.reason_against(scopes, requirement, now) {
             Some(reason) => Verdict::Refused(reason),
             None => Verdict::Active,
         }
     }
 
-    fn reason_against(&self, requirement: &Requirement, now: Timestamp) -> Option<Reason> {
+    fn reason_against<'s>(
+        &self,
+        scopes: impl Iterator<Item = &'s str> + Clone,
+        requirement: &Requirement<'_>,
+        now: Timestamp,
+    ) -> Option<Reason> {
         if !self.may_be_known_by(requirement) {
             return Some(Reason::NotFound);
         }
@@ -192,83 +317,75 @@ impl Found {
         if !self.serves_in(requirement) {
             return Some(Reason::WrongWorkspace);
         }
-        if !self.credential.allowed_ips.allow(requirement.client_ip) {
+        if !self.allowed_ips.is_none_or(|allowed| allowed.allow(requirement.client_ip)) {
             return Some(Reason::IpNotAllowed);
         }
-        self.missing(requirement).map(Reason::InsufficientScope)
+        self.missing(scopes, requirement).map(Reason::InsufficientScope)
     }
 
-    fn may_be_known_by(&self, requirement: &Requirement) -> bool {
-        let kind_accepted =
-            requirement.kinds.as_ref().is_none_or(|kinds| kinds.contains(&self.credential.kind()));
-        let within_reach = match (&requirement.askers_workspace_id, &self.credential.workspace) {
+    fn may_be_known_by(&self, requirement: &Requirement<'_>) -> bool {
+        let within_reach = match (requirement.askers_workspace_id, self.workspace_id) {
             (None, _) => true,
-            (Some(askers), Some(bound)) => bound.workspace_id == *askers,
+            (Some(askers), Some(bound)) => bound == askers,
             (Some(_), None) => self.member_of_askers,
         };
-        kind_accepted && within_reach
+        requirement.kinds.contains(self.kind) && within_reach
     }
 
     /// Why it may be used for nothing at all, if so.
     fn dead(&self, now: Timestamp) -> Option<Reason> {
-        let secret_over = self.secret.expires_at.is_some_and(|end| end <= now);
-        let superseded = match self.secret.state {
-            SecretState::Superseded => true,
-            SecretState::Pending | SecretState::Current => false,
-        };
-        match self.credential.status(now) {
-            Status::Revoked => return Some(Reason::Revoked),
-            Status::Expired => return Some(Reason::Expired),
-            Status::Active if superseded || secret_over => return Some(Reason::Expired),
-            Status::Active => {}
-        }
-        if !self.owner.is_active {
-            return Some(Reason::OwnerInactive);
-        }
-        match &self.workspace {
-            Some(workspace) if !(workspace.is_active && workspace.organization.is_active) => {
-                Some(Reason::WorkspaceInactive)
-            }
-            Some(_) | None => None,
+        if self.revoked {
+            Some(Reason::Revoked)
+        } else if self.superseded || self.expires_at.is_some_and(|end| end <= now) {
+            Some(Reason::Expired)
+        } else if !self.owner_is_active {
+            Some(Reason::OwnerInactive)
+        } else if !self.workspace_is_active {
+            Some(Reason::WorkspaceInactive)
+        } else {
+            None
         }
     }
 
-    fn serves_in(&self, requirement: &Requirement) -> bool {
-        let Some(required) = &requirement.workspace_id else { return true };
+    fn serves_in(&self, requirement: &Requirement<'_>) -> bool {
+        let Some(required) = requirement.workspace_id else { return true };
         // Who is a member of other workspaces is not for a bound asker to know.
-        if requirement.askers_workspace_id.as_ref().is_some_and(|askers| askers != required) {
+        if requirement.askers_workspace_id.is_some_and(|askers| askers != required) {
             return false;
         }
-        match &self.credential.workspace {
-            Some(bound) => bound.workspace_id == *required,
-            None => self.member_of_required,
-        }
+        self.workspace_id.map_or(self.member_of_required, |bound| bound == required)
     }
 
     /// The required scopes that it lacks, or none of them by name where its kind
     /// cannot meet the requirement at all; `None` where it meets it.
-    fn missing(&self, requirement: &Requirement) -> Option<Vec<Scope>> {
-        let (missing, route_met) = match self.credential.kind() {
+    fn missing<'s>(
+        &self,
+        scopes: impl Iterator<Item = &'s str> + Clone,
+        requirement: &Requirement<'_>,
+    ) -> Option<Vec<String>> {
+        let required = requirement.scopes.iter().copied();
+        let (missing, route_met) = match self.kind {
             Kind::PersonalAccessToken => {
-                let held: ScopeSet =
-                    self.credential.scopes.iter().filter_map(|text| text.parse().ok()).collect();
-                (held.missing(&requirement.scopes), !requirement.scopes.is_empty())
+                // A stored text that is no scope covers nothing.
+                let held = scopes.filter(|held| is_scope(held));
+                let lacks = |wanted: &&str| !held.clone().any(|held| covers(held, wanted));
+                (texts(required.filter(lacks)), !requirement.scopes.is_empty())
             }
             Kind::ApiClientAuthorization | Kind::SystemRoot => {
-                let scopes = &self.credential.scopes;
-                let all = scopes.iter().any(|scope| scope == "all");
-                let missing =
-                    if all { Vec::new() } else { requirement.scopes.iter().cloned().collect() };
+                let holds_all = holds_all(scopes.clone());
                 let route_met = requirement
                     .route
-                    .as_ref()
-                    .is_some_and(|route| route_allowed(scopes, &route.method, &route.path));
-                (missing, route_met)
+                    .is_some_and(|route| route_allowed(scopes, route.method, route.path));
+                (texts(required.filter(|_| !holds_all)), route_met)
             }
         };
         let met = missing.is_empty() && (requirement.route.is_none() || route_met);
         (!met).then_some(missing)
     }
+}
+
+fn texts<'a>(scopes: impl Iterator<Item = &'a str>) -> Vec<String> {
+    scopes.map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -344,19 +461,21 @@ mod tests {
         bound
     }
 
-    fn reason(found: &Found, requirement: &Requirement) -> Option<Reason> {
+    fn reason(found: &Found, requirement: &Requirement<'_>) -> Option<Reason> {
         match found.verdict(requirement, at(NOW)) {
             Verdict::Active => None,
             Verdict::Refused(reason) => Some(reason),
         }
     }
 
-    fn anything() -> Requirement {
+    fn anything() -> Requirement<'static> {
         Requirement::default()
     }
 
-    fn scopes(texts: &[&str]) -> ScopeSet {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn requiring<'a>(texts: &[&'a str]) -> Requirement<'a> {
+        let mut requirement = Requirement::default();
+        texts.iter().for_each(|text| requirement.require(text).unwrap());
+        requirement
     }
 
     #[test]
@@ -414,7 +533,7 @@ mod tests {
     #[test]
     fn bound_token_serves_in_its_workspace_alone_and_unbound_where_its_owner_is_a_member() {
         let required =
-            |id: &str| Requirement { workspace_id: Some(id.to_owned()), ..Requirement::default() };
+            |id: &'static str| Requirement { workspace_id: Some(id), ..Requirement::default() };
         assert_eq!(reason(&bound(), &required("w")), None);
         assert_eq!(reason(&bound(), &required("v")), Some(Reason::WrongWorkspace));
         let mut unbound = found(&[]);
@@ -425,8 +544,8 @@ mod tests {
 
     #[test]
     fn bound_asker_learns_nothing_beyond_its_workspace() {
-        let asker = |id: &str| Requirement {
-            askers_workspace_id: Some(id.to_owned()),
+        let asker = |id: &'static str| Requirement {
+            askers_workspace_id: Some(id),
             ..Requirement::default()
         };
         assert_eq!(reason(&bound(), &asker("w")), None);
@@ -438,18 +557,20 @@ mod tests {
         unbound.member_of_askers = true;
         assert_eq!(reason(&unbound, &asker("w")), None);
         unbound.member_of_required = true;
-        let of_another = Requirement { workspace_id: Some("v".to_owned()), ..asker("w") };
+        let of_another = Requirement { workspace_id: Some("v"), ..asker("w") };
         assert_eq!(reason(&unbound, &of_another), Some(Reason::WrongWorkspace));
     }
 
     #[test]
     fn kinds_that_are_not_accepted_are_not_found() {
-        let accepting =
-            |kinds: &[Kind]| Requirement { kinds: Some(kinds.to_vec()), ..Requirement::default() };
+        let accepting = |kinds: &[Kind]| Requirement {
+            kinds: kinds.iter().copied().collect(),
+            ..Requirement::default()
+        };
         let both = [Kind::ApiClientAuthorization, Kind::PersonalAccessToken];
         assert_eq!(reason(&found(&[]), &accepting(&both)), None);
         assert_eq!(reason(&found(&[]), &accepting(&both[..1])), Some(Reason::NotFound));
-        assert_eq!(reason(&found(&[]), &accepting(&[])), Some(Reason::NotFound));
+        assert_eq!(reason(&found(&[]), &accepting(&[])), None);
     }
 
     #[test]
@@ -464,23 +585,22 @@ mod tests {
 
     #[test]
     fn every_required_scope_must_be_covered() {
-        let requirement = Requirement {
-            scopes: scopes(&["read:notes", "write:notes", "verify:tokens"]),
-            ..Requirement::default()
-        };
-        let missing = scopes(&["write:notes", "verify:tokens"]).iter().cloned().collect();
-        assert_eq!(
-            reason(&found(&["read:*"]), &requirement),
-            Some(Reason::InsufficientScope(missing))
-        );
+        let requirement = requiring(&["read:notes", "write:notes", "verify:tokens", "read:notes"]);
+        let missing = ["write:notes", "verify:tokens"].map(ToOwned::to_owned).to_vec();
+        for held in [&["read:*"][..], &["write", "read:*"], &["*:*:", "read:notes"]] {
+            assert_eq!(
+                reason(&found(held), &requirement),
+                Some(Reason::InsufficientScope(missing.clone()))
+            );
+        }
         assert_eq!(reason(&found(&["admin:all"]), &requirement), None);
     }
 
     #[test]
     fn route_is_met_by_a_personal_access_token_only_with_scopes_beside_it() {
-        let route = Some(Route { method: "GET".to_owned(), path: "/x".to_owned() });
-        let alone = Requirement { route: route.clone(), ..Requirement::default() };
-        let beside = Requirement { route, scopes: scopes(&["read:x"]), ..Requirement::default() };
+        let route = Some(Route { method: "GET", path: "/x" });
+        let alone = Requirement { route, ..Requirement::default() };
+        let beside = Requirement { route, ..requiring(&["read:x"]) };
         let token = found(&["read:*"]);
         assert_eq!(reason(&token, &alone), Some(Reason::InsufficientScope(vec![])));
         assert_eq!(reason(&token, &beside), None);
@@ -491,9 +611,9 @@ mod tests {
         let mut token = found(&["GET /x"]);
         token.credential.detail =
             Detail::ApiClientAuthorization { api_client_id: None, created_by_ip: None };
-        let scopes = Requirement { scopes: scopes(&["read:x"]), ..Requirement::default() };
+        let scopes = requiring(&["read:x"]);
         let route = Requirement {
-            route: Some(Route { method: "GET".to_owned(), path: "/x".to_owned() }),
+            route: Some(Route { method: "GET", path: "/x" }),
             ..Requirement::default()
         };
         assert!(matches!(reason(&token, &scopes), Some(Reason::InsufficientScope(_))));

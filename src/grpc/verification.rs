@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, parse::Fields, to_timestamp};
 use crate::{
-    domain::{Found, Kind, Reason, Requirement, Revision, Route},
+    domain::{Found, Kind, Kinds, Reason, Requirement, Revision, Route},
     error::Error,
     proto::v1 as proto,
     rights,
@@ -32,7 +32,7 @@ impl proto::verification_server::Verification for Service {
         let consistency = consistency(&mut fields, request.consistency.as_ref());
         let mut requirement = requirement(&mut fields, &request);
         fields.check()?;
-        requirement.askers_workspace_id = caller.workspace_id().map(ToOwned::to_owned);
+        requirement.askers_workspace_id = caller.workspace_id();
 
         let decision =
             self.0.verify(&request.token, &requirement, caller.token_id(), consistency).await?;
@@ -75,7 +75,7 @@ impl proto::verification_server::Verification for Service {
     }
 }
 
-fn requirement(fields: &mut Fields, request: &proto::VerifyRequest) -> Requirement {
+fn requirement<'a>(fields: &mut Fields, request: &'a proto::VerifyRequest) -> Requirement<'a> {
     let route = match (&request.request_method, &request.request_path) {
         (None, None) => None,
         (Some(method), Some(path)) => route(fields, method, path),
@@ -102,17 +102,22 @@ fn requirement(fields: &mut Fields, request: &proto::VerifyRequest) -> Requireme
     {
         fields.wrong("workspace_id", "must be the id of a workspace");
     }
-    Requirement {
-        scopes: fields.scopes("required_scopes", &request.required_scopes),
+    let mut requirement = Requirement {
         route,
-        workspace_id: request.workspace_id.clone(),
+        workspace_id: request.workspace_id.as_deref(),
         client_ip,
-        kinds: kinds(fields, &request.kinds),
-        askers_workspace_id: None,
+        ..Requirement::default()
+    };
+    for (at, text) in request.required_scopes.iter().enumerate() {
+        if let Err(error) = requirement.require(text) {
+            fields.wrong(format!("required_scopes[{at}]"), error);
+        }
     }
+    requirement.kinds = kinds(fields, &request.kinds);
+    requirement
 }
 
-fn route(fields: &mut Fields, method: &str, path: &str) -> Option<Route> {
+fn route<'a>(fields: &mut Fields, method: &'a str, path: &'a str) -> Option<Route<'a>> {
     let is_method =
         (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
     if !is_method {
@@ -124,25 +129,25 @@ fn route(fields: &mut Fields, method: &str, path: &str) -> Option<Route> {
     if !is_path {
         fields.wrong("request_path", "must be a path that starts with / and has no query");
     }
-    (is_method && is_path).then(|| Route { method: method.to_owned(), path: path.to_owned() })
+    (is_method && is_path).then_some(Route { method, path })
 }
 
 /// The kinds that are accepted; none named: every one.
-fn kinds(fields: &mut Fields, numbers: &[i32]) -> Option<Vec<Kind>> {
-    let mut kinds = Vec::new();
+fn kinds(fields: &mut Fields, numbers: &[i32]) -> Kinds {
+    let mut kinds = Kinds::ANY;
     for (at, number) in numbers.iter().enumerate() {
         match proto::TokenKind::try_from(*number) {
-            Ok(proto::TokenKind::PersonalAccessToken) => kinds.push(Kind::PersonalAccessToken),
+            Ok(proto::TokenKind::PersonalAccessToken) => kinds.insert(Kind::PersonalAccessToken),
             Ok(proto::TokenKind::ApiClientAuthorization) => {
-                kinds.push(Kind::ApiClientAuthorization);
+                kinds.insert(Kind::ApiClientAuthorization);
             }
-            Ok(proto::TokenKind::SystemRoot) => kinds.push(Kind::SystemRoot),
+            Ok(proto::TokenKind::SystemRoot) => kinds.insert(Kind::SystemRoot),
             Ok(proto::TokenKind::Unspecified) | Err(_) => {
                 fields.wrong(format!("kinds[{at}]"), "is not a kind of token");
             }
         }
     }
-    (!numbers.is_empty()).then_some(kinds)
+    kinds
 }
 
 fn consistency(fields: &mut Fields, asked: Option<&proto::Consistency>) -> Consistency {
@@ -181,10 +186,7 @@ fn message(decision: Decision) -> proto::VerifyResponse {
                 Reason::WorkspaceInactive => (proto::Reason::WorkspaceInactive, Vec::new()),
                 Reason::WrongWorkspace => (proto::Reason::WrongWorkspace, Vec::new()),
                 Reason::IpNotAllowed => (proto::Reason::IpNotAllowed, Vec::new()),
-                Reason::InsufficientScope(missing) => (
-                    proto::Reason::InsufficientScope,
-                    missing.iter().map(ToString::to_string).collect(),
-                ),
+                Reason::InsufficientScope(missing) => (proto::Reason::InsufficientScope, missing),
             };
             let refusal = proto::Refusal {
                 kind: kind_message(found.credential.kind()).into(),
