@@ -14,6 +14,7 @@ use crate::{
     root::RootTokens,
     store::{self, Actor, Store},
     tls::Tls,
+    verifier::Verifier,
 };
 
 /// How often the store is asked whether it is there, for the health service.
@@ -33,10 +34,11 @@ const FILES_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) fn watch_store(
     store: Arc<dyn Store>,
     peppers: Arc<Peppers>,
+    verifier: Arc<Verifier>,
     health: HealthReporter,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut told = true;
+        let mut told = (true, true);
         let mut held = true;
         loop {
             let asked = tokio::time::timeout(HEALTH_INTERVAL, store.identity()).await;
@@ -51,10 +53,11 @@ pub(crate) fn watch_store(
                 }
                 held = holds;
             }
-            let serving = held && matches!(asked, Ok(Ok(_)));
+            let managing = held && matches!(asked, Ok(Ok(_)));
+            let serving = (held && verifier.is_answering(), managing);
             // Whoever watches would be told what it knows each time.
             if serving != told {
-                set_health(&health, serving).await;
+                set_health(&health, serving.0, serving.1).await;
                 told = serving;
             }
             tokio::time::sleep(HEALTH_INTERVAL).await;
@@ -95,10 +98,15 @@ pub(crate) fn purge(
     })
 }
 
-/// Verify reads the store for each answer, so every service is as healthy as it is.
-pub(crate) async fn set_health(health: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in std::iter::once("").chain(grpc::SERVICES) {
+/// Tells whether Verification, and with it the service as a whole, can be answered, and
+/// whether the services that manage can.
+pub(crate) async fn set_health(health: &HealthReporter, verifying: bool, managing: bool) {
+    let [verification, others @ ..] = grpc::SERVICES;
+    let all = [("", verifying), (verification, verifying)]
+        .into_iter()
+        .chain(others.map(|service| (service, managing)));
+    for (service, serving) in all {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         health.set_service_status(service, status).await;
     }
 }

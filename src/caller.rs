@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     domain::{
         ControlScope, CredentialId, Found, Kind, Scope, ScopeSet, Timestamp, UserId, UserRef,
-        covers, is_scope, route_allowed, routes_cover,
+        covers, route_allowed, routes_cover,
     },
     store::{Actor, AsItWas, Basis},
 };
@@ -79,7 +79,7 @@ impl Caller {
     fn does(&self, scope: &str) -> bool {
         let mut held = self.found.credential.scopes.iter();
         match self.found.credential.kind() {
-            Kind::PersonalAccessToken => held.any(|held| is_scope(held) && covers(held, scope)),
+            Kind::PersonalAccessToken => held.any(|held| covers(held, scope)),
             Kind::ApiClientAuthorization | Kind::SystemRoot => held.any(|held| held == "all"),
         }
     }

@@ -5,31 +5,131 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
 use crate::domain::Timestamp;
 
 /// Tells the time, and lets tests move it.
 pub trait Clock: Send + Sync {
     /// The present instant.
     fn now(&self) -> Timestamp;
+
+    /// How long ago the machine was started, by which ages are measured.
+    fn uptime(&self) -> Uptime;
+
+    /// Compares with the wall clock and with the database's, if that was asked. To be
+    /// called now and then.
+    fn follow(&self, _database: Option<DatabaseTime>) {}
 }
 
-/// The wall clock, which never runs backwards while the process lives: when it
-/// is set back, time stands still until it has caught up.
+/// Time since the machine was started, in which it slept counted in: it goes on
+/// whatever becomes of the wall clock or of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Uptime(pub Duration);
+
+impl Uptime {
+    /// How long before this `earlier` was; nothing if it was not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The same in whole nanoseconds, for an atomic.
+    pub(crate) fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(Duration::from_nanos(nanos))
+    }
+}
+
+/// What the database's clock told, and between which instants it was asked.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseTime {
+    /// What it told.
+    pub now: Timestamp,
+    /// Before it was asked.
+    pub asked_at: Uptime,
+    /// When the answer was there.
+    pub answered_at: Uptime,
+}
+
+/// An answer that took longer says too little of the database's clock.
+const LONGEST_ANSWER: Duration = Duration::from_millis(250);
+
+/// A look at both clocks that took longer says nothing of either.
+const LONGEST_LOOK: Duration = Duration::from_micros(500);
+
+/// Time stands still for so long when it would have run backwards, so that no thread
+/// which looked a moment ago has seen a later one.
+const MARGIN: i64 = 1_000;
+
+/// The wall clock as the database has it, which never runs backwards while the
+/// process lives: when it is set back, time stands still until it has caught up.
 #[derive(Debug)]
 pub struct SystemClock {
-    latest: AtomicI64,
+    /// What is to be added to the uptime, in microseconds.
+    start: AtomicI64,
+    /// How far the database's clock is ahead of this machine's, in microseconds.
+    ahead: AtomicI64,
+    floor: AtomicI64,
 }
 
 impl SystemClock {
-    /// The wall clock.
+    /// The wall clock, not yet compared with a database's.
     #[must_use]
     pub fn new() -> Self {
-        Self { latest: AtomicI64::new(Timestamp::MIN.as_micros()) }
+        let clock = Self {
+            start: AtomicI64::new(0),
+            ahead: AtomicI64::new(0),
+            floor: AtomicI64::new(Timestamp::MIN.as_micros()),
+        };
+        clock.start.store(wall().saturating_sub(micros(uptime())), Ordering::Relaxed);
+        clock
     }
 
-    fn not_before_the_latest(&self, micros: i64) -> Timestamp {
-        let before = self.latest.fetch_max(micros, Ordering::Relaxed);
-        Timestamp::from_micros(before.max(micros)).unwrap_or(Timestamp::MAX)
+    /// How far the database's clock is ahead of this machine's, in microseconds.
+    #[must_use]
+    pub fn database_is_ahead_by(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    fn at(&self, uptime: Uptime) -> i64 {
+        let time = self.start.load(Ordering::Acquire).saturating_add(micros(uptime));
+        time.max(self.floor.load(Ordering::Acquire))
+    }
+
+    /// From now on the uptime is counted from this instant on.
+    fn set_start(&self, start: i64, uptime: Uptime) {
+        let before = self.start.load(Ordering::Acquire);
+        // As exact as the look is.
+        if start.abs_diff(before) < LONGEST_LOOK.as_micros() as u64 {
+            return;
+        }
+        if start < before {
+            let shown = before.saturating_add(micros(uptime)).saturating_add(MARGIN);
+            self.floor.fetch_max(shown, Ordering::AcqRel);
+        }
+        self.start.store(start, Ordering::Release);
+    }
+
+    fn compare(&self, wall: i64, uptime: Uptime, database: Option<DatabaseTime>) {
+        let start = wall.saturating_sub(micros(uptime));
+        if let Some(DatabaseTime { now, asked_at, answered_at }) = database {
+            let took = answered_at.since(asked_at);
+            if took <= LONGEST_ANSWER {
+                // It was told somewhere between the two.
+                let middle = start + (micros(asked_at) + micros(answered_at)) / 2;
+                let ahead = now.as_micros() - middle;
+                let uncertain = i64::try_from(took.as_micros() / 2).unwrap_or(i64::MAX);
+                let known = self.ahead.load(Ordering::Relaxed);
+                if (ahead - known).abs() > uncertain {
+                    self.ahead.store(ahead, Ordering::Relaxed);
+                }
+            }
+        }
+        self.set_start(start.saturating_add(self.ahead.load(Ordering::Relaxed)), uptime);
     }
 }
 
@@ -41,20 +141,89 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        self.not_before_the_latest(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
+        Timestamp::from_micros(self.at(uptime())).unwrap_or(Timestamp::MAX)
     }
+
+    fn uptime(&self) -> Uptime {
+        uptime()
+    }
+
+    fn follow(&self, database: Option<DatabaseTime>) {
+        let before = uptime();
+        let (wall, after) = (wall(), uptime());
+        // Who was held up between the two can't tell how far they are apart.
+        if after.since(before) < LONGEST_LOOK {
+            self.compare(wall, after, database);
+        }
+    }
+}
+
+fn wall() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The clock that goes on while the machine sleeps.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SINCE_START: ClockId = ClockId::Boottime;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SINCE_START: ClockId = ClockId::Monotonic;
+
+/// How long ago this machine was started.
+#[must_use]
+pub fn uptime() -> Uptime {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(SINCE_START);
+    let nanos = u32::try_from(tv_nsec).unwrap_or(0);
+    Uptime(Duration::new(u64::try_from(tv_sec).unwrap_or(0), nanos))
+}
+
+fn micros(uptime: Uptime) -> i64 {
+    i64::try_from(uptime.0.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn up(millis: u64) -> Uptime {
+        Uptime(Duration::from_millis(millis))
+    }
+
+    fn database(millis: i64, asked: u64, answered: u64) -> Option<DatabaseTime> {
+        let now = Timestamp::from_micros(millis * 1_000).unwrap();
+        Some(DatabaseTime { now, asked_at: up(asked), answered_at: up(answered) })
+    }
+
     #[test]
     fn time_stands_still_while_the_wall_clock_is_set_back() {
         let clock = SystemClock::new();
-        let later = clock.not_before_the_latest(2_000);
-        assert_eq!(clock.not_before_the_latest(1_000), later);
-        assert_eq!(clock.not_before_the_latest(2_001).as_micros(), 2_001);
+        clock.compare(2_000_000_000_000_000, up(0), None);
+        let later = clock.at(up(5_000));
+        clock.compare(2_000_000_000_000_000, up(5_000), None);
+        assert!(clock.at(up(5_000)) >= later);
+        assert!(clock.at(up(9_000)) - later <= MARGIN);
+        assert_eq!(clock.at(up(20_000)), 2_000_000_015_000_000);
+    }
+
+    #[test]
+    fn wall_clock_that_is_set_forward_is_followed() {
+        let clock = SystemClock::new();
+        clock.compare(2_000_000_000_000_000, up(0), None);
+        clock.compare(2_000_000_060_000_000, up(0), None);
+        assert_eq!(clock.at(up(0)), 2_000_000_060_000_000);
+    }
+
+    #[test]
+    fn database_decides_what_time_it_is_as_far_as_it_can_be_known() {
+        let wall = 2_000_000_000_000_000;
+        let clock = SystemClock::new();
+        clock.compare(wall, up(10), database(2_000_000_000_065, 0, 10));
+        assert_eq!(clock.database_is_ahead_by(), 70_000);
+        assert_eq!(clock.at(up(10)), wall + 70_000);
+        // It may have been told at any moment in between.
+        clock.compare(wall, up(10), database(2_000_000_000_068, 0, 10));
+        assert_eq!(clock.database_is_ahead_by(), 70_000);
+        clock.compare(wall + 990_000, up(1_000), database(2_000_000_009_000, 0, 1_000));
+        assert_eq!(clock.database_is_ahead_by(), 70_000, "it took too long");
     }
 }

@@ -244,6 +244,31 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_ON_SECRET_REUSE", default_value = "report")]
     pub on_secret_reuse: OnReuse,
 
+    /// How old the newest change may be that an answer of Verify does not know of: calls that begin
+    /// later than this after a change was acknowledged see it, in every process
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_STALENESS", default_value = "2s")]
+    pub max_staleness: Span,
+
+    /// How old an answer of Verify may be while the store is away, if the call does not say; such
+    /// answers are marked stale. Unset: none is given, the calls fail
+    #[arg(long, env = "TOKEN_AUTHORITY_STALE_IF_ERROR")]
+    pub stale_if_error: Option<Span>,
+
+    /// How long callers of Verify may reuse an answer that a token is good, which adds to
+    /// --max-staleness; never past the token's end. Unset: not at all
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_AGE")]
+    pub max_age: Option<Span>,
+
+    /// Memory for what is kept of verifications, in MiB: a token takes about 400 bytes
+    #[arg(long, env = "TOKEN_AUTHORITY_CACHE_MIB", default_value = "256",
+        value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub cache_mib: u32,
+
+    /// Keep when and from where tokens were last used
+    #[arg(long, env = "TOKEN_AUTHORITY_LAST_USE", default_value = "true",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub last_use: bool,
+
     /// Calls under way at once; more are refused with RESOURCE_EXHAUSTED
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_CALLS", default_value = "1024",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -258,6 +283,11 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_STREAMS", default_value = "256",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_streams: u32,
+
+    /// Streams of StreamVerify that are open at once; more are refused with RESOURCE_EXHAUSTED
+    #[arg(long, env = "TOKEN_AUTHORITY_MAX_OPEN_STREAMS", default_value = "1024",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_open_streams: u32,
 
     /// Longest time that one call may take
     #[arg(long, env = "TOKEN_AUTHORITY_CALL_DEADLINE", default_value = "10s")]

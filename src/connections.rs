@@ -64,6 +64,7 @@ pub async fn serve<A, F>(
         let mut stopped = stopped.clone();
         tokio::spawn(async move {
             let closed = tokio::select! {
+                biased;
                 closed = &mut served => closed,
                 () = end(limits.age, &mut stopped) => {
                     served.connection().graceful_shutdown();

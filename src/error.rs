@@ -71,6 +71,31 @@ impl Error {
         if let Self::At { error, .. } = self { *error } else { self }
     }
 
+    /// The same once more, for another who waited for the same read.
+    pub(crate) fn again(&self) -> Self {
+        let told = |error: &(dyn std::error::Error + Send + Sync)| error.to_string().into();
+        match self {
+            Self::NoPepper => Self::NoPepper,
+            Self::Busy(_) => Self::Busy(Busy),
+            Self::Store(StoreError::Unavailable(error)) => {
+                StoreError::Unavailable(told(&**error)).into()
+            }
+            Self::Store(StoreError::Failed(error)) => StoreError::Failed(told(&**error)).into(),
+            // What reads does not end so.
+            Self::Invalid { .. }
+            | Self::NotFound(_)
+            | Self::Denied(_)
+            | Self::ExceedsCaller { .. }
+            | Self::TrustedTokensOff
+            | Self::RevisionUnreachable
+            | Self::Refused(_)
+            | Self::Store(
+                StoreError::AlreadyExists(_) | StoreError::Refused(_) | StoreError::At(..),
+            )
+            | Self::At { .. } => StoreError::Failed(self.to_string().into()).into(),
+        }
+    }
+
     /// The same, about the element of the field `list` at this place.
     pub(crate) fn at(self, list: &'static str, place: usize) -> Self {
         Self::At { list, place, error: Box::new(self) }

@@ -33,7 +33,7 @@ use crate::{
     tls::{Tls, TlsFiles},
     upkeep::Upkeep,
     usage::Uses,
-    verifier::{PepperLoss, Verifier},
+    verifier::{self, Parts, PepperLoss, Verifier},
 };
 
 /// How long what verifications left to be written may take when the service stops.
@@ -41,6 +41,9 @@ const UPKEEP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The same of the last uses, of which a minute's may be waiting.
 const USES_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The least staleness that can be promised: the store is asked four times within it.
+const MIN_STALENESS: Duration = Duration::from_millis(100);
 
 /// How long a connection lives, so that clients spread over new processes.
 const CONNECTION_AGE: Duration = Duration::from_hours(1);
@@ -88,6 +91,7 @@ pub struct Server {
     recovery: Arc<Recovery>,
     upkeep: (Upkeep, JoinHandle<()>),
     uses: Arc<Uses>,
+    verifier: Arc<Verifier>,
     health: HealthReporter,
     settings: Settings,
 }
@@ -132,18 +136,30 @@ impl Server {
         let loss =
             if settings.accept_pepper_loss { PepperLoss::Accepted } else { PepperLoss::Refused };
         let uses = Arc::new(Uses::new(Arc::clone(&store)));
-        let verifier = Arc::new(Verifier {
+        let max_staleness = Duration::from(settings.max_staleness);
+        if max_staleness < MIN_STALENESS {
+            return Err(StartError::new("max-staleness", "must be at least 100ms"));
+        }
+        let verifier = Verifier::new(Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             peppers: Arc::clone(&peppers),
             prefixes: settings.issuer.pat_prefix.clone(),
             recovery: Arc::clone(&recovery),
             upkeep: upkeep.0.clone(),
-            uses: Arc::clone(&uses),
+            uses: settings.last_use.then(|| Arc::clone(&uses)),
             loss,
             roots: Arc::clone(&roots),
             recoverable: settings.recoverable_api_tokens,
+            encode: grpc::encode_active,
+            policy: verifier::Policy {
+                max_staleness,
+                stale_if_error: settings.stale_if_error.map(Into::into).unwrap_or_default(),
+                max_age: settings.max_age.map(Into::into).unwrap_or_default(),
+                cache_bytes: settings.cache_mib as usize * 1024 * 1024,
+            },
         });
+        let verifier = Arc::new(verifier.await?);
         let policy = Policy {
             catalogue: Catalogue(settings.scope.clone()),
             pats: Limits {
@@ -172,8 +188,11 @@ impl Server {
         ));
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
         let (health, health_service) = tonic_health::server::health_reporter();
-        let mut routes = grpc::routes(Arc::clone(&verifier), authority, directory)
-            .add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
+        let mut routes = {
+            let streams = settings.max_open_streams as usize;
+            grpc::routes(Arc::clone(&verifier), authority, directory, streams)
+        }
+        .add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {
             let built = "the descriptors are generated";
             routes = routes
@@ -191,7 +210,7 @@ impl Server {
                 );
         }
         let gate = Gate::new(
-            verifier,
+            Arc::clone(&verifier),
             Arc::clone(&clock),
             routes,
             settings.max_calls as usize,
@@ -213,6 +232,7 @@ impl Server {
             recovery,
             upkeep,
             uses,
+            verifier,
             health,
             settings,
         })
@@ -236,15 +256,29 @@ impl Server {
         Arc::clone(&self.recovery)
     }
 
+    /// What every call passes, to have calls answered that come by another way.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// What answers, to see what it did.
+    #[must_use]
+    pub fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier)
+    }
+
     /// Serves until `stop` is done, then lets the calls that are under way
     /// finish, but no longer than the deadline for that.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) {
-        set_health(&self.health, true).await;
+        set_health(&self.health, true, true).await;
         let mut watched = background::watch_store(
             Arc::clone(&self.store),
             Arc::clone(&self.peppers),
+            Arc::clone(&self.verifier),
             self.health.clone(),
         );
+        let followed = self.verifier.follow();
         let purged =
             background::purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
         let sealed = self.seals().start(PURGE_INTERVAL);
@@ -273,7 +307,7 @@ impl Server {
                 watched.abort();
                 // It may be in the middle of saying the opposite.
                 let _ = (&mut watched).await;
-                set_health(&self.health, false).await;
+                set_health(&self.health, false, false).await;
                 tracing::info!("stopping");
                 let _ = drain.send(());
                 // A client that says nothing would hold the drain for ever.
@@ -284,7 +318,7 @@ impl Server {
             }
         }
         watched.abort();
-        for task in [purged, sealed, noted] {
+        for task in [purged, sealed, noted, followed] {
             task.abort();
             let _ = task.await;
         }

@@ -33,6 +33,12 @@ impl AllowedIps {
         Ok(())
     }
 
+    /// Whether every address is allowed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a call from `address` is allowed; an unknown address is not,
     /// unless every address is.
     #[must_use]

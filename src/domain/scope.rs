@@ -56,8 +56,8 @@ pub fn is_scope(text: &str) -> bool {
         && text.split_once(':').is_some_and(|(verb, area)| word(verb, b"_-") && word(area, b"._-/"))
 }
 
-/// Whether who holds the scope `held` may do all that `wanted` names. Both are
-/// [scopes](is_scope).
+/// Whether who holds the scope `held` may do all that the [scope](is_scope) `wanted`
+/// names. A text that is no scope covers none.
 #[must_use]
 pub fn covers(held: &str, wanted: &str) -> bool {
     if held == wanted || held == ControlScope::AdminAll.as_str() {
@@ -349,7 +349,20 @@ fn begins(held: &str, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_no_scope_covers_none(
+            held in "([*a-b]{0,2}|admin|):([*a-b/]{0,2}|all|)|.{0,4}",
+            wanted in "([a-b]{1,2}|\\*):([a-b]{1,2}|\\*)|admin:all|read:tokens",
+        ) {
+            prop_assert!(is_scope(&wanted));
+            prop_assert!(is_scope(&held) || !covers(&held, &wanted));
+        }
+    }
 
     fn scope(text: &str) -> Scope {
         text.parse().unwrap()

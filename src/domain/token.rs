@@ -402,6 +402,10 @@ mod tests {
             format!("_{}", &text[4..]),
             text.replacen('_', "é_", 1),
             format!("{}é{}", &text[..20], &text[22..]),
+            format!("v2/zzzzz-gj3su-0123456789abcde/{text}"),
+            format!("v2/zzzzz-gj3su-0123456789abcd/{:050}", 1),
+            format!("v2/zzzzz-tpzed-0123456789abcde/{:050}", 1),
+            format!("v2//{:050}", 1),
         ];
         for text in refused {
             assert_eq!(text.parse::<Token>().unwrap_err().to_string(), "is not a token", "{text}");

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::{
     AllowedIps, ClusterId, Credential, Detail, ExternalId, Invalid, Kind, Secret, SecretState,
-    Timestamp, UserId, covers, is_scope, route_allowed,
+    Timestamp, UserId, covers, route_allowed,
     scope::{holds_all, joins},
 };
 
@@ -70,7 +70,7 @@ pub struct Organization {
 /// What a token must be good for.
 #[derive(Debug, Clone, Default)]
 pub struct Requirement<'a> {
-    /// All of these [scopes](is_scope) must be covered.
+    /// All of these [scopes](super::is_scope) must be covered.
     pub scopes: SmallVec<[&'a str; 8]>,
     /// This HTTP request must be allowed.
     pub route: Option<Route<'a>>,
@@ -163,6 +163,23 @@ pub enum Reason {
     IpNotAllowed,
     /// Its scopes do not allow what is required; the scopes that it lacks.
     InsufficientScope(Vec<String>),
+}
+
+impl Reason {
+    /// The scopes that were required and are not covered, where they are the reason.
+    #[must_use]
+    pub fn missing_scopes(&self) -> &[String] {
+        match self {
+            Self::InsufficientScope(missing) => missing,
+            Self::NotFound
+            | Self::Expired
+            | Self::Revoked
+            | Self::OwnerInactive
+            | Self::WorkspaceInactive
+            | Self::WrongWorkspace
+            | Self::IpNotAllowed => &[],
+        }
+    }
 }
 
 /// The answer about a token whose secret was looked up.
@@ -366,9 +383,7 @@ impl Facts<'_> {
         let required = requirement.scopes.iter().copied();
         let (missing, route_met) = match self.kind {
             Kind::PersonalAccessToken => {
-                // A stored text that is no scope covers nothing.
-                let held = scopes.filter(|held| is_scope(held));
-                let lacks = |wanted: &&str| !held.clone().any(|held| covers(held, wanted));
+                let lacks = |wanted: &&str| !scopes.clone().any(|held| covers(held, wanted));
                 (texts(required.filter(lacks)), !requirement.scopes.is_empty())
             }
             Kind::ApiClientAuthorization | Kind::SystemRoot => {

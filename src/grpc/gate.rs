@@ -15,7 +15,7 @@ use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service as _;
 use zeroize::Zeroizing;
 
-use super::{reply::Reply, status};
+use super::{at_once, received::Received, reply::Reply, status};
 use crate::{
     caller::Caller,
     clock::Clock,
@@ -23,11 +23,12 @@ use crate::{
     listener::Peer,
     random,
     rights::{self, Right},
-    verifier::Verifier,
+    root::RootTokens,
+    verifier::{ASKING, Event, Verifier},
 };
 
 /// The header that names a call in the logs, taken from the caller or made here.
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// Services that ask nothing of their callers.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
@@ -73,9 +74,16 @@ impl Gate {
     ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + Send + use<> {
         let gate = Arc::clone(&self.0);
         async move {
+            let mut request = request.map(Received::new);
+            if at_once::is_usual(&request)
+                && request.body_mut().is_whole()
+                && let Some(answer) = at_once::verify(&gate.verifier, &request, peer.0.ip())
+            {
+                return Ok(answer);
+            }
             // Boxed, so that no call has to carry the room that the longest way takes.
             let answer = Box::pin(gate.pass(request, peer)).await;
-            Ok(answer.unwrap_or_else(Status::into_http).map(Reply::from))
+            Ok(answer.unwrap_or_else(refusal))
         }
     }
 }
@@ -83,9 +91,9 @@ impl Gate {
 impl Shared {
     async fn pass(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Received>,
         peer: Peer,
-    ) -> Result<Response<Body>, Status> {
+    ) -> Result<Response<Reply>, Status> {
         let started = Instant::now();
         let deadline =
             deadline(request.headers()).map_or(self.longest, |asked| asked.min(self.longest));
@@ -94,7 +102,7 @@ impl Shared {
             // Under load too: who asks for health would take no answer for a bad one.
             // The deadline is for those that never say what they ask.
             let answer = tokio::time::timeout(deadline, self.call(request)).await;
-            return answer.map_err(|_| too_late());
+            return answer.map(|answer| answer.map(Reply::from)).map_err(|_| too_late());
         }
         let is_salted = self.verifier.recoverable
             && path == rights::GET_CURRENT_AUTHORIZATION.path
@@ -104,34 +112,70 @@ impl Shared {
         let Some(right) = Right::of(path) else {
             return Err(Status::unimplemented("this service does not serve this method"));
         };
-        let call =
-            Call { right, request_id: self.request_id(request.headers()), ip: Some(peer.0.ip()) };
+        let given = given_request_id(request.headers(), &self.verifier.roots).unwrap_or(None);
+        let is_named = given.is_some();
+        let request_id = given.and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let call = Call {
+            right,
+            request_id: request_id.unwrap_or_else(|| random::id(self.clock.now())),
+            ip: Some(peer.0.ip()),
+        };
         let mut caller = None;
         let answer = tokio::time::timeout(deadline, async {
+            if at_once::is_usual(&request)
+                // Nobody else's body is waited for before it is known who calls.
+                && at_once::knows_caller(&self.verifier, &request, peer.0.ip())
+                && request.body_mut().gather().await
+                && let Some(answer) = at_once::verify(&self.verifier, &request, peer.0.ip())
+            {
+                return Ok(answer);
+            }
             let text = presented(request.headers_mut())?;
-            let presented = (call.right == &rights::GET_CURRENT_AUTHORIZATION)
-                .then(|| Presented::by(&call, text.clone()));
-            if !is_salted {
-                let found = self.caller(&text, &call).await?;
-                request.extensions_mut().insert(found.clone());
-                caller = Some(found);
+            let extensions = request.extensions_mut();
+            if ASKING.contains(&right) {
+                let (verifier, request_id) = (&self.verifier, &*call.request_id);
+                let asker = if [&rights::VERIFY, &rights::BATCH_VERIFY].contains(&right) {
+                    verifier.asker_of_question(&text, call.ip, request_id).await?
+                } else {
+                    verifier.asker(&text, call.ip, request_id).await?
+                };
+                let asker = asker.ok_or_else(status::caller_refused)?;
+                caller = Some(CalledBy { token_id: asker.token_id().to_owned(), user_id: None });
+                extensions.insert(asker);
+                extensions.insert(Presented::by(&call, text));
+            } else {
+                if !is_salted {
+                    let found = self.caller(&text, &call).await?;
+                    caller = Some(CalledBy {
+                        token_id: found.token_id().0.clone(),
+                        user_id: Some(found.user_id().to_string()),
+                    });
+                    extensions.insert(found);
+                }
+                if right == &rights::GET_CURRENT_AUTHORIZATION {
+                    extensions.insert(Presented::by(&call, text));
+                }
             }
-            if let Some(presented) = presented {
-                request.extensions_mut().insert(presented);
-            }
-            Ok(self.call(request).await)
+            Ok(self.call(request).await.map(Reply::from))
         });
         let answer = answer.await.unwrap_or_else(|_| Err(too_late()));
-        call.log(code(&answer), caller.as_ref(), started.elapsed());
-        let mut response = answer.unwrap_or_else(|status| status.into_http());
-        if let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
+        let code = code(&answer);
+        if code == Code::Unauthenticated {
+            self.verifier.happened(Event::CallerRefused);
+        }
+        call.log(code, caller.as_ref(), started.elapsed());
+        let is_good = answer.is_ok();
+        let mut response = answer.unwrap_or_else(refusal);
+        // An answer of Verify that nobody named is in no log.
+        let is_told = is_named || !is_good || right != &rights::VERIFY;
+        if is_told && let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert(REQUEST_ID, request_id);
         }
         Ok(response)
     }
 
     /// What the service that serves this path answers.
-    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, request: Request<Received>) -> Response<Body> {
         let Ok(response) = self.routes.clone().call(request).await;
         response
     }
@@ -142,18 +186,25 @@ impl Shared {
             .await?
             .ok_or_else(status::caller_refused)
     }
-
-    fn request_id(&self, headers: &HeaderMap) -> String {
-        headers
-            .get(REQUEST_ID)
-            .and_then(|id| id.to_str().ok())
-            .filter(|id| is_request_id(id) && !self.verifier.roots.accept(id))
-            .map_or_else(|| random::id(self.clock.now()), ToOwned::to_owned)
-    }
 }
 
-/// What was presented to GetCurrentApiClientAuthorization, whose answer repeats it. A
-/// salted token stands there without a [`Caller`]: it proves one only together with
+/// What the caller names its call, if that may be in the log.
+///
+/// # Errors
+///
+/// It may not.
+pub(super) fn given_request_id<'h>(
+    headers: &'h HeaderMap,
+    roots: &RootTokens,
+) -> Result<Option<&'h HeaderValue>, ()> {
+    let Some(given) = headers.get(REQUEST_ID) else { return Ok(None) };
+    let is_fit = given.to_str().is_ok_and(|id| is_request_id(id) && !roots.accept(id));
+    if is_fit { Ok(Some(given)) } else { Err(()) }
+}
+
+/// What was presented, where that is still needed: the answer of
+/// GetCurrentApiClientAuthorization repeats it, and by a stream it is checked again.
+/// A salted token stands there without a [`Caller`]: it proves one only together with
 /// the `remote` of the request.
 #[derive(Clone)]
 pub(super) struct Presented {
@@ -165,6 +216,11 @@ pub(super) struct Presented {
 impl Presented {
     fn by(call: &Call, text: Zeroizing<String>) -> Self {
         Self { text: Arc::new(text), ip: call.ip, request_id: call.request_id.clone() }
+    }
+
+    /// As it was presented.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The token, if it was salted for another cluster.
@@ -181,14 +237,18 @@ impl Presented {
 
 /// The caller's token, which nothing behind the gate gets to see as a header.
 fn presented(headers: &mut HeaderMap) -> Result<Zeroizing<String>, Status> {
-    let mut presented = headers.get_all(AUTHORIZATION).iter();
-    let token = match (presented.next(), presented.next()) {
-        (None, _) => return Err(status::caller_missing()),
-        (Some(only), None) => bearer(only).ok_or_else(status::caller_refused)?.to_owned(),
-        (Some(_), Some(_)) => return Err(status::caller_refused()),
-    };
+    if !headers.contains_key(AUTHORIZATION) {
+        return Err(status::caller_missing());
+    }
+    let token = only_bearer(headers).ok_or_else(status::caller_refused)?.to_owned();
     headers.remove(AUTHORIZATION);
     Ok(Zeroizing::new(token))
+}
+
+/// The token that is presented, if there is one and no other.
+pub(super) fn only_bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut presented = headers.get_all(AUTHORIZATION).iter();
+    presented.next().filter(|_| presented.next().is_none()).and_then(bearer)
 }
 
 /// Whether a caller's name for its call may be in the log. A longer word than the
@@ -199,8 +259,18 @@ fn is_request_id(text: &str) -> bool {
         && text.split(|c: char| !c.is_ascii_alphanumeric()).all(|word| word.len() <= 32)
 }
 
+fn refusal(status: Status) -> Response<Reply> {
+    status.into_http::<Body>().map(Reply::from)
+}
+
 fn too_late() -> Status {
     Status::deadline_exceeded("the call took longer than it may")
+}
+
+/// What the log says of who calls.
+struct CalledBy {
+    token_id: String,
+    user_id: Option<String>,
 }
 
 /// What the log says of a call.
@@ -211,15 +281,15 @@ struct Call {
 }
 
 impl Call {
-    fn log(&self, code: Code, caller: Option<&Caller>, took: Duration) {
+    fn log(&self, code: Code, caller: Option<&CalledBy>, took: Duration) {
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     rpc.method = self.right.path,
                     rpc.code = ?code,
                     request.id = self.request_id,
-                    caller.token_id = caller.map(|caller| caller.token_id().0.as_str()),
-                    caller.user_id = caller.map(|caller| caller.user_id().as_str()),
+                    caller.token_id = caller.map(|caller| caller.token_id.as_str()),
+                    caller.user_id = caller.and_then(|caller| caller.user_id.as_deref()),
                     caller.ip = self.ip.map(tracing::field::display),
                     duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                     "call"
@@ -233,7 +303,7 @@ impl Call {
 }
 
 /// The code of an answer; what fails only after its headers counts as OK.
-fn code(answer: &Result<Response<Body>, Status>) -> Code {
+fn code(answer: &Result<Response<Reply>, Status>) -> Code {
     match answer {
         Ok(response) => response
             .headers()

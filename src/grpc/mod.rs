@@ -1,16 +1,21 @@
 //! The services over gRPC: parse the request, call, convert the answer.
 
 mod api_client_authorizations;
+mod at_once;
 mod directory;
 pub mod gate;
 mod parse;
 mod personal_access_tokens;
+mod received;
 pub mod reply;
 mod status;
+mod stream_verify;
 mod verification;
+mod wire;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tonic::{Request, Status, service::Routes};
 
 use crate::{
@@ -18,6 +23,7 @@ use crate::{
     caller::Caller,
     directory::Directory,
     domain::Timestamp,
+    error::Error,
     proto::v1::{
         api_client_authorizations_server::ApiClientAuthorizationsServer,
         credentials_server::{Credentials, CredentialsServer},
@@ -25,14 +31,18 @@ use crate::{
         personal_access_tokens_server::PersonalAccessTokensServer,
         verification_server::VerificationServer,
     },
-    verifier::Verifier,
+    rights::Right,
+    verifier::{Asker, Verifier},
 };
+use gate::Presented;
+
+pub(crate) use wire::encode_active;
 
 /// The largest request that is read, in bytes.
 const MAX_REQUEST: usize = 64 * 1024;
 
-/// The same for the directory, of which a thousand records come at once.
-const MAX_DIRECTORY_REQUEST: usize = 1024 * 1024;
+/// The same where a thousand records, or questions, come at once.
+const MAX_LONG_REQUEST: usize = 1024 * 1024;
 
 /// The names of the services whose health is told, Verification first.
 pub const SERVICES: [&str; 5] = [
@@ -44,14 +54,22 @@ pub const SERVICES: [&str; 5] = [
 ];
 
 /// All services of `proto/token_authority/v1`. RPCs whose turn has not come
-/// answer UNIMPLEMENTED.
+/// answer UNIMPLEMENTED. Of those that are streams, so many may be open at once.
 #[must_use]
-pub fn routes(verifier: Arc<Verifier>, authority: Arc<Authority>, directory: Directory) -> Routes {
+pub fn routes(
+    verifier: Arc<Verifier>,
+    authority: Arc<Authority>,
+    directory: Directory,
+    streams: usize,
+) -> Routes {
     let mut routes = Routes::builder();
     routes
         .add_service(
-            VerificationServer::new(verification::Service(Arc::clone(&verifier)))
-                .max_decoding_message_size(MAX_REQUEST),
+            VerificationServer::new(verification::Service {
+                verifier: Arc::clone(&verifier),
+                places: Arc::new(Semaphore::new(streams)),
+            })
+            .max_decoding_message_size(MAX_LONG_REQUEST),
         )
         .add_service(
             PersonalAccessTokensServer::new(personal_access_tokens::Service(Arc::clone(
@@ -61,7 +79,7 @@ pub fn routes(verifier: Arc<Verifier>, authority: Arc<Authority>, directory: Dir
         )
         .add_service(
             DirectoryServer::new(directory::Service(directory))
-                .max_decoding_message_size(MAX_DIRECTORY_REQUEST),
+                .max_decoding_message_size(MAX_LONG_REQUEST),
         )
         .add_service(
             ApiClientAuthorizationsServer::new(api_client_authorizations::Service {
@@ -82,6 +100,18 @@ impl Credentials for Later {}
 /// Who makes this call: the gate has put it there.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(status::caller_missing)
+}
+
+/// Who asks about tokens, if it may call this: the gate has put it there.
+fn asker<T>(request: &Request<T>, right: &Right) -> Result<Asker, Status> {
+    let asker = request.extensions().get::<Asker>().ok_or_else(status::caller_missing)?;
+    asker.may(right).map_err(Error::from)?;
+    Ok(asker.clone())
+}
+
+/// With what it proved who it is: the gate has put it there.
+fn presented<T>(request: &Request<T>) -> Result<Presented, Status> {
+    request.extensions().get::<Presented>().cloned().ok_or_else(status::caller_missing)
 }
 
 fn to_timestamp(instant: Timestamp) -> prost_types::Timestamp {

@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     error::Error,
+    proto::v1 as proto,
     rights::Denied,
     store::{Refusal, StoreError, Unique},
 };
@@ -110,6 +111,14 @@ impl From<StoreError> for Status {
             }
         }
     }
+}
+
+/// An error in the place of one answer, where others are given.
+pub(super) fn in_place(status: &Status) -> proto::VerifyError {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+    let message = status.message().to_owned();
+    proto::VerifyError { code: status.code().into(), reason, message }
 }
 
 /// While the store is away every call fails, and the log needs not each of them.
@@ -225,6 +234,15 @@ pub(super) fn caller_refused() -> Status {
         Code::Unauthenticated,
         "CALLER_TOKEN_REFUSED",
         "the caller's own token is not accepted",
+    )
+}
+
+/// More streams are open than may be.
+pub(super) fn too_many_streams() -> Status {
+    try_again(
+        Code::ResourceExhausted,
+        "STREAM_LIMIT",
+        "too many streams are open: try again later, or another process",
     )
 }
 

@@ -1,20 +1,27 @@
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
-use super::{caller, parse::Fields, to_timestamp};
+use super::{
+    asker, caller, parse::Fields, presented, status, stream_verify::Answers, to_timestamp, wire,
+};
 use crate::{
-    domain::{Found, Kind, Kinds, Reason, Requirement, Revision, Route},
+    domain::{ExternalId, Found, Kind, Reason, Revision},
     error::Error,
     proto::v1 as proto,
     rights,
-    verifier::{Answer, Consistency, Decision, Verifier},
+    verifier::{Answer, Asker, Consistency, Decision, Event, Knows, Question, Verifier},
 };
 
-/// The longest path that is judged, in bytes.
-const MAX_PATH: usize = 8 * 1024;
+/// How many tokens are asked about at once.
+const MAX_BATCH: usize = 1_000;
 
-pub(super) struct Service(pub(super) Arc<Verifier>);
+pub(super) struct Service {
+    pub(super) verifier: Arc<Verifier>,
+    /// Of the streams that are open.
+    pub(super) places: Arc<Semaphore>,
+}
 
 #[tonic::async_trait]
 impl proto::verification_server::Verification for Service {
@@ -22,21 +29,71 @@ impl proto::verification_server::Verification for Service {
         &self,
         request: Request<proto::VerifyRequest>,
     ) -> Result<Response<proto::VerifyResponse>, Status> {
-        let caller = caller(&request)?;
-        rights::VERIFY.own(&caller).map_err(Error::from)?;
+        let asker = asker(&request, &rights::VERIFY)?;
+        self.verifier.happened(Event::LongWay);
+        Ok(Response::new(verify(&self.verifier, request.get_ref(), &asker).await?))
+    }
+
+    async fn batch_verify(
+        &self,
+        request: Request<proto::BatchVerifyRequest>,
+    ) -> Result<Response<proto::BatchVerifyResponse>, Status> {
+        let asker = asker(&request, &rights::BATCH_VERIFY)?;
         let request = request.into_inner();
         let mut fields = Fields::default();
-        if request.token.is_empty() {
-            fields.wrong("token", "must not be empty");
+        if request.requests.len() > MAX_BATCH {
+            fields.wrong("requests", format!("must have at most {MAX_BATCH} elements"));
         }
         let consistency = consistency(&mut fields, request.consistency.as_ref());
-        let mut requirement = requirement(&mut fields, &request);
         fields.check()?;
-        requirement.askers_workspace_id = caller.workspace_id();
+        let mut results = Vec::with_capacity(request.requests.len());
+        let mut questions = Vec::with_capacity(request.requests.len());
+        for request in &request.requests {
+            let question = question(request, &asker).and_then(|(question, _)| {
+                let mut fields = Fields::default();
+                if request.consistency.is_some() {
+                    fields.wrong("consistency", "must be unset: the batch has one");
+                }
+                fields.check()?;
+                Ok(question)
+            });
+            results.push(question.map(|question| questions.push(question)));
+        }
+        let (decisions, revision) =
+            self.verifier.verify_all(&questions, &asker, consistency).await?;
+        let mut decisions = decisions.into_iter();
+        let mut stale = false;
+        let results = results.into_iter().map(|result| {
+            use proto::batch_verify_result::Result::{Error, Response};
+            let decided = result.and_then(|()| match decisions.next() {
+                Some(decision) => Ok(message(decision?)),
+                None => Err(Status::internal("a question is without its answer")),
+            });
+            let result = match decided {
+                Ok(response) => {
+                    stale |= response.stale;
+                    Response(response)
+                }
+                Err(status) => Error(status::in_place(&status)),
+            };
+            proto::BatchVerifyResult { result: Some(result) }
+        });
+        let results = results.collect();
+        let revision = revision.to_string();
+        Ok(Response::new(proto::BatchVerifyResponse { results, revision, stale }))
+    }
 
-        let decision =
-            self.0.verify(&request.token, &requirement, caller.token_id(), consistency).await?;
-        Ok(Response::new(message(decision)))
+    async fn stream_verify(
+        &self,
+        request: Request<Streaming<proto::StreamVerifyRequest>>,
+    ) -> Result<Response<BoxStream<proto::StreamVerifyResponse>>, Status> {
+        let asker = asker(&request, &rights::STREAM_VERIFY)?;
+        let presented = presented(&request)?;
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| status::too_many_streams())?;
+        let (verifier, questions) = (Arc::clone(&self.verifier), request.into_inner());
+        let answers = Answers::new(verifier, asker, presented, questions, place);
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn who_am_i(
@@ -75,169 +132,146 @@ impl proto::verification_server::Verification for Service {
     }
 }
 
-fn requirement<'a>(fields: &mut Fields, request: &'a proto::VerifyRequest) -> Requirement<'a> {
-    let route = match (&request.request_method, &request.request_path) {
-        (None, None) => None,
-        (Some(method), Some(path)) => route(fields, method, path),
-        (Some(_), None) => {
-            fields.wrong("request_path", "must be set where request_method is");
-            None
-        }
-        (None, Some(_)) => {
-            fields.wrong("request_method", "must be set where request_path is");
-            None
-        }
-    };
-    let client_ip = request.client_ip.as_deref().and_then(|text| {
-        let address = text.parse().ok();
-        if address.is_none() {
-            fields.wrong("client_ip", "must be an IP address");
-        }
-        address
-    });
-    if request
-        .workspace_id
-        .as_ref()
-        .is_some_and(|id| id.is_empty() || id.len() > 64 || id.contains('\0'))
-    {
-        fields.wrong("workspace_id", "must be the id of a workspace");
-    }
-    let mut requirement = Requirement {
-        route,
-        workspace_id: request.workspace_id.as_deref(),
-        client_ip,
-        ..Requirement::default()
-    };
-    for (at, text) in request.required_scopes.iter().enumerate() {
-        if let Err(error) = requirement.require(text) {
-            fields.wrong(format!("required_scopes[{at}]"), error);
-        }
-    }
-    requirement.kinds = kinds(fields, &request.kinds);
-    requirement
+/// The answer to a question.
+pub(super) async fn verify(
+    verifier: &Arc<Verifier>,
+    request: &proto::VerifyRequest,
+    asker: &Asker,
+) -> Result<proto::VerifyResponse, Status> {
+    let ((presented, requirement), consistency) = question(request, asker)?;
+    Ok(message(verifier.verify(presented, &requirement, asker, consistency).await?))
 }
 
-fn route<'a>(fields: &mut Fields, method: &'a str, path: &'a str) -> Option<Route<'a>> {
-    let is_method =
-        (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
-    if !is_method {
-        fields.wrong("request_method", "must be an HTTP method in capital letters");
+/// The same if it can be given at once, from what is kept.
+pub(super) fn from_kept(
+    verifier: &Verifier,
+    request: &proto::VerifyRequest,
+    asker: &Asker,
+) -> Option<Result<proto::VerifyResponse, Status>> {
+    if request.consistency.is_some() {
+        return None;
     }
-    let is_path = path.starts_with('/')
-        && path.len() <= MAX_PATH
-        && !path.contains(|c: char| c == '?' || c == '#' || c.is_control());
-    if !is_path {
-        fields.wrong("request_path", "must be a path that starts with / and has no query");
+    match question(request, asker) {
+        Ok(((presented, requirement), _)) => {
+            verifier.from_kept(presented, &requirement).map(|decision| Ok(message(decision)))
+        }
+        Err(status) => Some(Err(status)),
     }
-    (is_method && is_path).then_some(Route { method, path })
 }
 
-/// The kinds that are accepted; none named: every one.
-fn kinds(fields: &mut Fields, numbers: &[i32]) -> Kinds {
-    let mut kinds = Kinds::ANY;
-    for (at, number) in numbers.iter().enumerate() {
-        match proto::TokenKind::try_from(*number) {
-            Ok(proto::TokenKind::PersonalAccessToken) => kinds.insert(Kind::PersonalAccessToken),
-            Ok(proto::TokenKind::ApiClientAuthorization) => {
-                kinds.insert(Kind::ApiClientAuthorization);
-            }
-            Ok(proto::TokenKind::SystemRoot) => kinds.insert(Kind::SystemRoot),
-            Ok(proto::TokenKind::Unspecified) | Err(_) => {
-                fields.wrong(format!("kinds[{at}]"), "is not a kind of token");
-            }
-        }
-    }
-    kinds
+/// What is asked, with all that is wrong with it said at once.
+pub(super) fn question<'q>(
+    request: &'q proto::VerifyRequest,
+    asker: &'q Asker,
+) -> Result<(Question<'q>, Consistency), Status> {
+    let mut fields = Fields::default();
+    let consistency = consistency(&mut fields, request.consistency.as_ref());
+    let mut requirement = wire::Question::of(request)
+        .check(&mut |field, reason| fields.wrong(field.to_string(), reason));
+    fields.check()?;
+    requirement.askers_workspace_id = asker.workspace_id();
+    Ok(((request.token.as_str(), requirement), consistency))
 }
 
 fn consistency(fields: &mut Fields, asked: Option<&proto::Consistency>) -> Consistency {
     use proto::consistency::Requirement::{FullyConsistent, MinRevision};
-    let Some(asked) = asked else { return Consistency::Default };
-    let max_stale = asked
-        .max_stale
-        .and_then(|max_stale| fields.duration("consistency.max_stale", max_stale))
-        .unwrap_or_default();
-    match &asked.requirement {
-        Some(FullyConsistent(true)) if !max_stale.is_zero() => {
-            fields.wrong(
-                "consistency.max_stale",
-                "must not be more than zero where fully_consistent is set",
-            );
-            Consistency::Default
+    let Some(asked) = asked else { return Consistency::default() };
+    let max_stale =
+        asked.max_stale.and_then(|max_stale| fields.duration("consistency.max_stale", max_stale));
+    let knows = match &asked.requirement {
+        Some(FullyConsistent(true)) => {
+            if max_stale.is_some_and(|max_stale| !max_stale.is_zero()) {
+                fields.wrong(
+                    "consistency.max_stale",
+                    "must not be more than zero where fully_consistent is set",
+                );
+            }
+            Knows::Everything
         }
         Some(MinRevision(text)) => fields
             .parse::<Revision>("consistency.min_revision", text)
-            .map_or(Consistency::Default, Consistency::AtLeast),
-        // Each answer is read from the store: it can't be newer.
-        Some(FullyConsistent(_)) | None => Consistency::Default,
-    }
+            .map_or(Knows::Policy, Knows::AtLeast),
+        Some(FullyConsistent(false)) | None => Knows::Policy,
+    };
+    Consistency { knows, max_stale }
 }
 
-fn message(decision: Decision) -> proto::VerifyResponse {
+pub(super) fn message(decision: Decision) -> proto::VerifyResponse {
     let revision = decision.revision.map(|revision| revision.to_string()).unwrap_or_default();
+    let varying = proto::VerifyResponse {
+        revision,
+        max_age: (!decision.max_age.is_zero()).then(|| prost_types::Duration {
+            seconds: i64::try_from(decision.max_age.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(decision.max_age.subsec_nanos()).unwrap_or_default(),
+        }),
+        stale: decision.stale,
+        ..Default::default()
+    };
     match decision.answer {
-        Answer::NotFound => refused(proto::Reason::NotFound, None, revision),
-        Answer::Refused(reason, found) => {
-            let (reason, missing_scopes) = match reason {
-                Reason::NotFound => return refused(proto::Reason::NotFound, None, revision),
-                Reason::Expired => (proto::Reason::Expired, Vec::new()),
-                Reason::Revoked => (proto::Reason::Revoked, Vec::new()),
-                Reason::OwnerInactive => (proto::Reason::OwnerInactive, Vec::new()),
-                Reason::WorkspaceInactive => (proto::Reason::WorkspaceInactive, Vec::new()),
-                Reason::WrongWorkspace => (proto::Reason::WrongWorkspace, Vec::new()),
-                Reason::IpNotAllowed => (proto::Reason::IpNotAllowed, Vec::new()),
-                Reason::InsufficientScope(missing) => (proto::Reason::InsufficientScope, missing),
-            };
-            let refusal = proto::Refusal {
-                kind: kind_message(found.credential.kind()).into(),
-                expires_at: found.expires_at().map(to_timestamp),
-                revoked_at: found.credential.revoked_at.map(to_timestamp),
-                token_id: found.credential.id.0,
-                user_id: found.owner.id.to_string(),
-                missing_scopes,
-            };
-            refused(reason, Some(refusal), revision)
+        Answer::NotFound => {
+            proto::VerifyResponse { reason: proto::Reason::NotFound.into(), ..varying }
         }
-        Answer::Active(found) => active(*found, revision),
+        Answer::Active(entry) => {
+            let proto::VerifyResponse { revision, max_age, stale, .. } = varying;
+            proto::VerifyResponse {
+                revision,
+                max_age,
+                stale,
+                ..wire::active_message(entry.answer())
+            }
+        }
+        Answer::Refused(reason, entry) => {
+            let missing_scopes = reason.missing_scopes().to_vec();
+            let proto::VerifyResponse { token_id, kind, user_id, expires_at, .. } =
+                wire::active_message(entry.answer());
+            let revoked_at = entry.revoked_at().map(to_timestamp);
+            let refusal =
+                proto::Refusal { token_id, kind, user_id, expires_at, revoked_at, missing_scopes };
+            proto::VerifyResponse {
+                reason: reason_message(&reason).into(),
+                refusal: Some(refusal),
+                ..varying
+            }
+        }
     }
 }
 
-fn refused(
-    reason: proto::Reason,
-    refusal: Option<proto::Refusal>,
-    revision: String,
-) -> proto::VerifyResponse {
-    proto::VerifyResponse { reason: reason.into(), refusal, revision, ..Default::default() }
-}
-
-fn active(found: Found, revision: String) -> proto::VerifyResponse {
-    let expires_at = found.expires_at().map(to_timestamp);
-    let (workspace, organization) = found
-        .workspace
-        .map(|workspace| {
-            let organization = workspace.organization;
-            ((workspace.id, workspace.external_id), (organization.id, organization.external_id))
-        })
-        .unzip();
-    let (workspace_id, workspace_external_id) = workspace.unzip();
-    let (organization_id, organization_external_id) = organization.unzip();
+/// The answer about a token that is active, but for what varies with each call.
+pub(super) fn active(found: &Found) -> proto::VerifyResponse {
+    let credential = &found.credential;
+    let workspace = found.workspace.as_ref();
+    let organization = workspace.map(|workspace| &workspace.organization);
+    let text = |id: &ExternalId| id.to_string();
     proto::VerifyResponse {
         active: true,
-        reason: proto::Reason::Unspecified.into(),
-        kind: kind_message(found.credential.kind()).into(),
-        token_id: found.credential.id.0,
+        token_id: credential.id.0.clone(),
+        kind: kind_message(credential.kind()).into(),
         user_id: found.owner.id.to_string(),
-        user_external_id: found.owner.external_id.map(|id| id.to_string()),
-        organization_id,
-        organization_external_id: organization_external_id.flatten().map(|id| id.to_string()),
-        workspace_id,
-        workspace_external_id: workspace_external_id.flatten().map(|id| id.to_string()),
-        scopes: found.credential.scopes,
-        expires_at,
-        refusal: None,
-        revision,
-        max_age: None,
-        stale: false,
+        user_external_id: found.owner.external_id.as_ref().map(text),
+        organization_id: organization.map(|organization| organization.id.clone()),
+        organization_external_id: organization
+            .and_then(|organization| organization.external_id.as_ref())
+            .map(text),
+        workspace_id: workspace.map(|workspace| workspace.id.clone()),
+        workspace_external_id: workspace
+            .and_then(|workspace| workspace.external_id.as_ref())
+            .map(text),
+        scopes: credential.scopes.clone(),
+        expires_at: found.expires_at().map(to_timestamp),
+        ..Default::default()
+    }
+}
+
+pub(super) fn reason_message(reason: &Reason) -> proto::Reason {
+    match reason {
+        Reason::NotFound => proto::Reason::NotFound,
+        Reason::Expired => proto::Reason::Expired,
+        Reason::Revoked => proto::Reason::Revoked,
+        Reason::OwnerInactive => proto::Reason::OwnerInactive,
+        Reason::WorkspaceInactive => proto::Reason::WorkspaceInactive,
+        Reason::WrongWorkspace => proto::Reason::WrongWorkspace,
+        Reason::IpNotAllowed => proto::Reason::IpNotAllowed,
+        Reason::InsufficientScope(_) => proto::Reason::InsufficientScope,
     }
 }
 

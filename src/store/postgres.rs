@@ -97,7 +97,7 @@ const CHANNEL: &str = "token_authority";
 
 /// How long to wait before another try to listen, and for how long nothing is heard
 /// before it is asked whether the server is still there.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(15);
 
 pub(super) async fn open(
@@ -124,9 +124,10 @@ pub(super) async fn open(
     // It may be away.
     let replica =
         replica.map(|options| pool(readers, limits.wait).connect_lazy_with(reading(options)));
-    let follower = pool(1, limits.wait).connect_lazy_with(reading(options.clone()));
-    let reader = pool(readers, limits.wait).connect_with(reading(options.clone())).await?;
-    let writer = pool(writers, limits.wait).connect_with(options.options(TIMEOUTS)).await?;
+    // One is used; others are for when it hangs, since it is given back only if it ends.
+    let follower = of_primary(4, limits.wait).connect_lazy_with(reading(options.clone()));
+    let reader = of_primary(readers, limits.wait).connect_with(reading(options.clone())).await?;
+    let writer = of_primary(writers, limits.wait).connect_with(options.options(TIMEOUTS)).await?;
     Ok(sql::SqlStore {
         lists: Semaphore::new((readers as usize / 2).max(1)),
         reader,
@@ -178,6 +179,21 @@ fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
         .max_connections(connections)
         .acquire_timeout(wait)
         .max_lifetime(Duration::from_hours(1))
+}
+
+/// Of connections that are of use only where changes are made: a server that follows
+/// another is restarted before it becomes one that does not, or the other way round.
+fn of_primary(connections: u32, wait: Duration) -> PgPoolOptions {
+    pool(connections, wait).after_connect(|connection, _| {
+        Box::pin(async move {
+            let follows: bool =
+                sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
+            if follows {
+                return Err(sqlx::Error::Protocol("the server only follows another".into()));
+            }
+            Ok(())
+        })
+    })
 }
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {

@@ -79,6 +79,12 @@ async fn answer(
             release.notified().await;
             reply()
         }
+        "/elsewhere" => {
+            // It is woken from other threads, while the connection is polled or not.
+            tokio::task::spawn_blocking(|| {}).await.unwrap();
+            tokio::spawn(tokio::task::yield_now()).await.unwrap();
+            reply()
+        }
         "/panics" => panic!("at once"),
         "/panics-later" => {
             tokio::task::yield_now().await;
@@ -128,6 +134,23 @@ async fn reply_that_is_there_is_one_message_and_the_trailers_say_ok() {
     let mut raw = RawHttp2::open(server.address).await;
     raw.request(1, "/at-once", &[], Some(&[])).await;
     assert_eq!(raw.body(1).await, [framed(&message().encode_to_vec())]);
+    drop(raw);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_and_calls_that_do_not_are_all_answered() {
+    let server = Answering::start(HOUR).await;
+    let mut raw = RawHttp2::open(server.address).await;
+    let mut streams = (1..).step_by(2);
+    for _ in 0..100 {
+        let asked: Vec<u32> = streams.by_ref().take(8).collect();
+        for (which, &stream) in asked.iter().enumerate() {
+            let path = if which % 3 == 0 { "/at-once" } else { "/elsewhere" };
+            raw.request(stream, path, &[], Some(&[])).await;
+        }
+        raw.all_end(&asked).await;
+    }
     drop(raw);
     server.stop().await;
 }

@@ -169,7 +169,7 @@ async fn refused_verification_is_no_use(engine: Engine) {
         let answer = server.verification(&server.admin).verify(request).await.unwrap();
         assert!(!answer.into_inner().active);
     }
-    server.place.sql(&format!("UPDATE credentials SET expires_at = 1 WHERE id = '{id}'")).await;
+    server.change(&format!("UPDATE credentials SET expires_at = 1 WHERE id = '{id}'")).await;
     assert!(!server.verify(&token).await.active);
     assert!(server.verification(&token).who_am_i(WhoAmIRequest {}).await.is_err());
     server.until_looked("bob").await;

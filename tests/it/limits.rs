@@ -53,12 +53,25 @@ async fn wait_for_waiting(server: &TestServer, calls: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn request_over_64_kib_is_refused() {
     let server = TestServer::start(Engine::Sqlite).await;
+    let ask = async |length: usize| client(&server).create(&"x".repeat(length)).await;
+    assert_eq!(ask(60 * 1024).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(ask(64 * 1024).await.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(ask(8 * 1024 * 1024).await.unwrap_err().code(), Code::OutOfRange);
+    client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_over_1_mib_are_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
     let ask = async |length: usize| {
         let request = VerifyRequest { token: "x".repeat(length), ..Default::default() };
         server.verification(&server.admin).verify(request).await
     };
-    assert!(!ask(60 * 1024).await.unwrap().into_inner().active);
-    assert_eq!(ask(64 * 1024).await.unwrap_err().code(), Code::OutOfRange);
+    for length in [60 * 1024, 64 * 1024, 1020 * 1024] {
+        assert!(!ask(length).await.unwrap().into_inner().active);
+    }
+    assert_eq!(ask(1024 * 1024).await.unwrap_err().code(), Code::OutOfRange);
     assert_eq!(ask(8 * 1024 * 1024).await.unwrap_err().code(), Code::OutOfRange);
     client(&server).who_am_i().await.unwrap();
     server.stop().await;
@@ -446,6 +459,8 @@ async fn store_that_is_away_is_said_and_is_recovered_from() {
 
     for _ in 0..2 {
         relay.cut().await;
+        // So long ago it was that anybody made sure of anything.
+        server.clock.sleep(Duration::from_secs(3));
         let is = async |expected: ServingStatus| {
             let services = ["", "token_authority.v1.Verification"];
             for service in services {

@@ -4,6 +4,8 @@
 
 mod authorizations;
 mod connections;
+mod consistency;
+mod corpus;
 mod crash;
 mod descriptor;
 mod directory;

@@ -470,8 +470,7 @@ async fn more_descendants_than_one_transaction_takes_are_all_revoked(engine: Eng
     let child = server.create(&root.token, &named("child")).await;
     // 2,500 more like the child.
     server
-        .place
-        .sql(&format!(
+        .change(&format!(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2500) \
              INSERT INTO credentials (id, kind, user_id, name, description, scopes, allowed_ips, \
              created_by_user_id, created_by_token_id, created_at, updated_at, store_epoch, user_epoch) \
@@ -729,11 +728,11 @@ async fn token_is_made_for_active_users_and_workspaces_alone(engine: Engine) {
     assert_eq!(refused(create(&server.admin, None, UUID).await), unknown);
 
     for table in ["organizations", "workspaces"] {
-        server.place.sql(&format!("UPDATE {table} SET is_active = FALSE")).await;
+        server.change(&format!("UPDATE {table} SET is_active = FALSE")).await;
         let inactive = (Code::FailedPrecondition, "WORKSPACE_INACTIVE".to_owned());
         assert_eq!(refused(create(&as_member, None, &workspace).await), inactive);
         assert_eq!(refused(create(&as_stranger, None, &workspace).await), no_member);
-        server.place.sql(&format!("UPDATE {table} SET is_active = TRUE")).await;
+        server.change(&format!("UPDATE {table} SET is_active = TRUE")).await;
     }
     let request =
         UpdateUserRequest { user: member.id.clone(), is_active: Some(false), ..Default::default() };

@@ -292,7 +292,7 @@ async fn whatever_is_done_in_whatever_order_the_promises_hold(engine: Engine) {
     let root = format!("--system-root-token-file={}", place.path("root-token").display());
     let server = TestServer::start_on(place, &[&root]).await;
     // The eye of the test stays open, also when all tokens are revoked.
-    server.place.sql("UPDATE credentials SET store_epoch = 1000000").await;
+    server.change("UPDATE credentials SET store_epoch = 1000000").await;
     let from_environment =
         |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let cases = match engine {

@@ -2,6 +2,7 @@
 #![deny(dead_code)]
 
 mod authorizations;
+mod changes;
 mod directory;
 mod filters;
 mod plans;
@@ -32,7 +33,7 @@ use token_authority::{
         Actor, Basis, Bootstrap, CredentialChanges, Cursor, Identity, Inserted, Kept, KeptPepper,
         Lookup, MAX_ROWS, Migrate, NewCredential, NewSecret, NewUser, Origin, PoolLimits,
         Promotion, REQUEST_ID_LIFETIME, Reach, Refusal, Repeat, Servers, Store, StoreError, Target,
-        Unique, Unloaded, UserChanges, UserFilter, Workspaces, open_postgres, open_sqlite,
+        Unique, Unloaded, UserChanges, UserFilter, Wanted, Workspaces, open_postgres, open_sqlite,
     },
     upkeep::{Job, OnReuse, Upkeep},
 };
@@ -60,6 +61,8 @@ on_both_stores![
     membership_of_the_workspaces_asked_about_is_told,
     raised_epoch_outdates_what_was_born_before_it_and_nothing_after,
     superseded_secret_is_found_as_such,
+    many_are_found_as_each_alone,
+    any_secret_under_a_pepper_that_is_not_loaded_is_told_with_many,
     // Proving.
     first_proof_is_noted_and_later_ones_change_nothing,
     replaced_secret_can_not_be_proved,
@@ -851,6 +854,8 @@ async fn membership_of_the_workspaces_asked_about_is_told(engine: Engine) {
         let lookup =
             store.find(&digests, Unloaded::default(), workspaces, Origin::Primary).await.unwrap();
         let found = lookup.found.unwrap();
+        let organization = found.required_organization_id.as_deref();
+        assert_eq!(organization, required.filter(|required| *required == "w").map(|_| "o"));
         (found.member_of_required, found.member_of_askers)
     };
     assert_eq!(flags(&of_alice, Some("w"), None).await, (true, false));
@@ -917,6 +922,75 @@ async fn superseded_secret_is_found_as_such(engine: Engine) {
     let secret = store.found(&new.secret.digest).await.unwrap().secret;
     assert_eq!(secret.state, SecretState::Superseded);
     assert_eq!(secret.expires_at, Timestamp::from_micros(42));
+}
+
+async fn many_are_found_as_each_alone(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let (alice, bob) = (store.user("alice").await, store.user("bob").await);
+    store.workspace_with(&alice, "member").await;
+    let bound = NewCredential { workspace_id: Some("w".to_owned()), ..new_token(&alice.id) };
+    let (of_alice, of_bob) = (new_token(&alice.id), new_authorization(&bob.id));
+    let revoked = new_token(&bob.id);
+    let kept = [&bound, &of_alice, &of_bob, &revoked];
+    for new in kept {
+        store.keep(new).await;
+    }
+    store.revoke(&revoked.id).await;
+
+    let mut digests: Vec<Vec<Digest>> = Vec::new();
+    for new in kept {
+        let own = new.secret.digest.clone();
+        digests.push(vec![own.clone()]);
+        digests.push(vec![new_secret().digest, own, new_secret().digest, new_secret().digest]);
+    }
+    digests.extend([vec![new_secret().digest], Vec::new()]);
+    for askers in [None, Some("w"), Some("v")] {
+        let mut wanted = Vec::new();
+        for required in [None, Some("w"), Some("v"), Some("")] {
+            wanted.extend(digests.iter().map(|digests| Wanted { digests, required }));
+        }
+        let all = store.find_all(&wanted, &[], askers).await.unwrap();
+        assert_eq!(all.head, store.head().await.unwrap());
+        assert_eq!(all.current_pepper, *pepper().id());
+        assert_eq!(all.found.len(), wanted.len());
+        assert_eq!(all.found.iter().flatten().count(), 4 * 8);
+        for (Wanted { digests, required }, found) in wanted.iter().zip(&all.found) {
+            let workspaces = Workspaces { required: *required, askers };
+            let alone = store.find(digests, Unloaded::default(), workspaces, Origin::Primary);
+            assert_eq!(*found, alone.await.unwrap().found, "{required:?} {askers:?}");
+        }
+    }
+
+    let one = [bound.secret.digest];
+    let most = vec![Wanted { digests: &one, required: Some("w") }; MAX_ROWS.try_into().unwrap()];
+    let all = store.find_all(&most, &[], None).await.unwrap();
+    assert!(all.found.iter().all(|found| found.as_ref().unwrap().member_of_required));
+    let none = store.find_all(&[], &[], None).await.unwrap();
+    assert!(none.found.is_empty());
+    assert_eq!(none.head, store.head().await.unwrap());
+}
+
+async fn any_secret_under_a_pepper_that_is_not_loaded_is_told_with_many(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let [own, other, third] = [pepper().id().clone(), other_pepper(10), other_pepper(11)];
+    store.note_peppers(&[other.clone(), third.clone()], at(0)).await.unwrap();
+    let tell =
+        async |loaded: &[PepperId]| store.find_all(&[], loaded, None).await.unwrap().has_unloaded;
+    assert!(!tell(std::slice::from_ref(&own)).await);
+    assert!(tell(&[other.clone(), third.clone()]).await);
+    let mut new = new_token(&store.administrator.id);
+    new.secret.pepper_id = other.clone();
+    store.keep(&new).await;
+    for (loaded, expected) in [
+        (vec![], true),
+        (vec![own.clone()], true),
+        (vec![other.clone()], true),
+        (vec![own.clone(), third.clone()], true),
+        (vec![other.clone(), own.clone()], false),
+        (vec![third, other, own], false),
+    ] {
+        assert_eq!(tell(&loaded).await, expected, "{loaded:?}");
+    }
 }
 
 async fn first_proof_is_noted_and_later_ones_change_nothing(engine: Engine) {

@@ -266,7 +266,7 @@ async fn first_reason_that_holds_is_told(engine: Engine) {
     assert_eq!(reason(&server, request.clone()).await, Reason::IpNotAllowed);
     request.workspace_id = Some(UNKNOWN.to_owned());
     assert_eq!(reason(&server, request.clone()).await, Reason::WrongWorkspace);
-    server.place.sql("UPDATE workspaces SET is_active = FALSE").await;
+    server.change("UPDATE workspaces SET is_active = FALSE").await;
     assert_eq!(reason(&server, request.clone()).await, Reason::WorkspaceInactive);
     activate(&server, &user.id, false).await;
     assert_eq!(reason(&server, request.clone()).await, Reason::OwnerInactive);
@@ -357,14 +357,14 @@ async fn inactive_workspace_or_organization_refuses_until_it_is_active_again(eng
     let bound = bound(&server, &user.id, &workspace).await;
     let unbound = server.text_of(&user.id, &[]).await;
     for table in ["workspaces", "organizations"] {
-        server.place.sql(&format!("UPDATE {table} SET is_active = FALSE")).await;
+        server.change(&format!("UPDATE {table} SET is_active = FALSE")).await;
         let told = refusal(server.verify(&bound).await, Reason::WorkspaceInactive).unwrap();
         assert_eq!(told.user_id, user.id);
         assert_eq!(reason(&server, question(&unbound)).await, Reason::Unspecified);
         let workspace_id = Some(workspace.clone());
         let there = VerifyRequest { workspace_id, ..question(&unbound) };
         assert_eq!(reason(&server, there.clone()).await, Reason::WrongWorkspace, "{table}");
-        server.place.sql(&format!("UPDATE {table} SET is_active = TRUE")).await;
+        server.change(&format!("UPDATE {table} SET is_active = TRUE")).await;
         assert_eq!(reason(&server, question(&bound)).await, Reason::Unspecified, "{table}");
         assert_eq!(reason(&server, there).await, Reason::Unspecified, "{table}");
     }
@@ -438,7 +438,7 @@ async fn leaving_a_workspace_ends_its_tokens_for_good(engine: Engine) {
     for good in others.iter().chain([&new]) {
         assert_eq!(reason(&server, question(good)).await, Reason::Unspecified);
     }
-    server.place.sql("UPDATE memberships SET role = 'guest'").await;
+    server.change("UPDATE memberships SET role = 'guest'").await;
     assert_eq!(reason(&server, question(&new)).await, Reason::Revoked, "guests can have none");
 }
 
@@ -479,7 +479,7 @@ async fn raised_epoch_ends_every_token_born_before_it(engine: Engine) {
             (bound(&server, &bob.id, &workspace).await, bound_of_bob),
             (bound(&server, &bob.id, &other).await, elsewhere_of_bob),
         ];
-        server.place.sql(&format!("UPDATE {raised}")).await;
+        server.change(&format!("UPDATE {raised}")).await;
         for (at, (token, lives)) in tokens.iter().enumerate() {
             let expected = if *lives { Reason::Unspecified } else { Reason::Revoked };
             assert_eq!(reason(&server, question(token)).await, expected, "{raised}: {at}");
@@ -490,7 +490,7 @@ async fn raised_epoch_ends_every_token_born_before_it(engine: Engine) {
         }
     }
     // That of the store ends every token, the caller's own too.
-    server.place.sql("UPDATE store SET token_epoch = token_epoch + 1").await;
+    server.change("UPDATE store SET token_epoch = token_epoch + 1").await;
     let answer = server.verification(&server.admin).verify(question("x")).await;
     assert_eq!(refused(answer), (Code::Unauthenticated, "CALLER_TOKEN_REFUSED".to_owned()));
 }
@@ -499,7 +499,7 @@ async fn token_made_in_the_future_is_good(engine: Engine) {
     let server = TestServer::start(engine).await;
     let user = server.user("alice").await;
     let token = server.text_of(&user.id, &["verify:tokens"]).await;
-    server.place.sql("UPDATE credentials SET created_at = created_at + 86400000000").await;
+    server.change("UPDATE credentials SET created_at = created_at + 86400000000").await;
     let answer = server.verification(&token).verify(question(&token)).await.unwrap();
     assert!(answer.into_inner().active);
 }

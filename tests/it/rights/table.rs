@@ -216,6 +216,8 @@ const APPOINTED: &[On] = &[On(Chiefs, Nowhere)];
 pub(super) const TABLE: &[Row] = &[
     row("Verification/WhoAmI", Asks::Nothing, NOTHING),
     row("Verification/Verify", Asks::ToVerify, NOTHING),
+    row("Verification/BatchVerify", Asks::ToVerify, NOTHING),
+    row("Verification/StreamVerify", Asks::ToVerify, NOTHING),
     row("PersonalAccessTokens/ListAvailablePatScopes", Asks::Nothing, NOTHING),
     row("PersonalAccessTokens/CreatePersonalAccessToken", Asks::Tokens(WRITE), USERS_AND_BOUND),
     row("PersonalAccessTokens/ListPersonalAccessTokens", Asks::Tokens(READ), USERS),

@@ -8,25 +8,25 @@ use std::{
 };
 
 use token_authority::proto::v1::{
-    ApiClientAuthorization, CreateApiClientAuthorizationRequest, CreateMembershipRequest,
-    CreateOrganizationRequest, CreatePersonalAccessTokenRequest, CreateSystemAuthRequest,
-    CreateUserRequest, CreateWorkspaceRequest, DeleteApiClientAuthorizationRequest,
-    DeleteMembershipRequest, DeleteUserRequest, GetApiClientAuthorizationRequest,
-    GetCurrentApiClientAuthorizationRequest, GetMembershipRequest, GetOrganizationRequest,
-    GetPersonalAccessTokenRequest, GetUserRequest, GetWorkspaceRequest,
-    ListApiClientAuthorizationsRequest, ListAvailablePatScopesRequest, ListMembershipsRequest,
-    ListOrganizationsRequest, ListPersonalAccessTokensRequest, ListUsersRequest,
-    ListWorkspacesRequest, MembershipGrant, MembershipRole, MembershipUpsert, OrganizationUpsert,
-    RevokePersonalAccessTokenRequest, RevokeTokensRequest, RotatePersonalAccessTokenRequest,
-    ScopeList, SetMembershipsRequest, UpdateApiClientAuthorizationRequest, UpdateMembershipRequest,
-    UpdateOrganizationRequest, UpdatePersonalAccessTokenRequest, UpdateUserRequest,
-    UpdateWorkspaceRequest, UpsertMembershipsRequest, UpsertOrganizationsRequest,
-    UpsertUsersRequest, UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WhoAmIRequest,
-    WorkspaceCreatePatRequest, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
-    WorkspaceUpdatePatRequest, WorkspaceUpsert,
-    api_client_authorizations_client::ApiClientAuthorizationsClient, create_membership_request,
-    delete_membership_request, directory_client::DirectoryClient, get_membership_request,
-    list_memberships_request, membership_grant, membership_upsert,
+    ApiClientAuthorization, BatchVerifyRequest, CreateApiClientAuthorizationRequest,
+    CreateMembershipRequest, CreateOrganizationRequest, CreatePersonalAccessTokenRequest,
+    CreateSystemAuthRequest, CreateUserRequest, CreateWorkspaceRequest,
+    DeleteApiClientAuthorizationRequest, DeleteMembershipRequest, DeleteUserRequest,
+    GetApiClientAuthorizationRequest, GetCurrentApiClientAuthorizationRequest,
+    GetMembershipRequest, GetOrganizationRequest, GetPersonalAccessTokenRequest, GetUserRequest,
+    GetWorkspaceRequest, ListApiClientAuthorizationsRequest, ListAvailablePatScopesRequest,
+    ListMembershipsRequest, ListOrganizationsRequest, ListPersonalAccessTokensRequest,
+    ListUsersRequest, ListWorkspacesRequest, MembershipGrant, MembershipRole, MembershipUpsert,
+    OrganizationUpsert, RevokePersonalAccessTokenRequest, RevokeTokensRequest,
+    RotatePersonalAccessTokenRequest, ScopeList, SetMembershipsRequest, StreamVerifyRequest,
+    UpdateApiClientAuthorizationRequest, UpdateMembershipRequest, UpdateOrganizationRequest,
+    UpdatePersonalAccessTokenRequest, UpdateUserRequest, UpdateWorkspaceRequest,
+    UpsertMembershipsRequest, UpsertOrganizationsRequest, UpsertUsersRequest,
+    UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WhoAmIRequest, WorkspaceCreatePatRequest,
+    WorkspaceListPatsRequest, WorkspaceRevokePatRequest, WorkspaceUpdatePatRequest,
+    WorkspaceUpsert, api_client_authorizations_client::ApiClientAuthorizationsClient,
+    create_membership_request, delete_membership_request, directory_client::DirectoryClient,
+    get_membership_request, list_memberships_request, membership_grant, membership_upsert,
     personal_access_tokens_client::PersonalAccessTokensClient, revoke_tokens_request::Target,
     update_membership_request, verification_client::VerificationClient,
 };
@@ -870,6 +870,10 @@ async fn call_verification(name: &str, channel: As) -> Result<(), Status> {
         "Verify" => {
             let request = VerifyRequest { token: "x".to_owned(), ..Default::default() };
             client.verify(request).await.map(drop)
+        }
+        "BatchVerify" => client.batch_verify(BatchVerifyRequest::default()).await.map(drop),
+        "StreamVerify" => {
+            client.stream_verify(tokio_stream::empty::<StreamVerifyRequest>()).await.map(drop)
         }
         "WhoAmI" => client.who_am_i(WhoAmIRequest {}).await.map(drop),
         name => unreachable!("{name} is not called here"),

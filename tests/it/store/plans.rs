@@ -135,7 +135,9 @@ fn very_many(engine: Engine) -> String {
          CASE WHEN i % 2 = 0 THEN {NOW} + i END, 0, 0 FROM n; \
          {credentials} INSERT INTO secrets (id, credential_id, digest, pepper_id, record, shown, \
          state, created_at) SELECT 's' || i, 'zzzzz-gj3su-' || ({BASE} + i), {digest}, '{pepper}', \
-         '$a$b', 'a' || i, 'current', 0 FROM n; {analyze}",
+         '$a$b', 'a' || i, 'current', 0 FROM n; \
+         {credentials} INSERT INTO changes (revision, mark, changed_at, touched) \
+         SELECT i + 1, i, 0, '[]' FROM n; {analyze}",
         // Nobody does so to the embedded store.
         analyze = if engine == Engine::Postgres { "ANALYZE" } else { "" },
         users = numbers(USERS),
@@ -269,6 +271,20 @@ async fn what_is_found_among_very_many_is_found_by_an_index(engine: Engine) {
     let plan = sql.explain("force_generic_plan", &find, &["NULL"; 11]).await;
     assert_led(engine, &plan, ["secrets_digest_key", "sqlite_autoindex_secrets_2"]);
     assert_led(engine, &plan, ["credentials_pkey", "sqlite_autoindex_credentials_1"]);
+    store.find_all(&[], &[], None).await.unwrap();
+    let (rows_of, clock) = match engine {
+        Engine::Postgres => ("jsonb_array_elements_text", "clock_timestamp()"),
+        Engine::Sqlite => ("json_each", "NULL, TRUE"),
+    };
+    let find_all = ran(|text| text.contains("AS head_number") && text.contains(rows_of));
+    let plan = sql.explain("force_generic_plan", &find_all, &["NULL"; 6]).await;
+    assert_led(engine, &plan, ["secrets_digest_key", "sqlite_autoindex_secrets_2"]);
+    assert_led(engine, &plan, ["credentials_pkey", "sqlite_autoindex_credentials_1"]);
+    assert_led(engine, &plan, ["secrets_pepper"; 2]);
+    store.changes(store.head().await.unwrap()).await.unwrap();
+    let changes = ran(|text| text.contains("LEFT JOIN changes") && text.contains(clock));
+    let plan = sql.explain("force_generic_plan", &changes, &["NULL"; 2]).await;
+    assert_led(engine, &plan, ["changes_pkey", "SEARCH c USING INTEGER PRIMARY KEY"]);
     let target = Target { id: UUID, kind: Kind::ApiClientAuthorization, reach: &ANYWHERE };
     assert_eq!(store.credential(target).await.unwrap().unwrap().credential.id.0, UUID);
     let get = ran(|text| text.ends_with("AND c.id = $1 AND c.kind = $2"));

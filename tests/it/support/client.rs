@@ -48,6 +48,11 @@ impl Client {
         Self { channel, bearer: Bearer(format!("Bearer {token}").parse().unwrap()) }
     }
 
+    /// The same connection with another token.
+    pub(crate) fn presenting(&self, token: &str) -> Self {
+        Self::over(self.channel.clone(), token)
+    }
+
     fn service(&self) -> As {
         InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }

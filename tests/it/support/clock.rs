@@ -1,30 +1,43 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use token_authority::{clock::Clock, domain::Timestamp};
+use token_authority::{
+    clock::{Clock, Uptime, uptime},
+    domain::Timestamp,
+};
 
-/// A clock that stands still until the test moves it.
+/// A wall clock that stands still until the test moves it. Ages are those of the
+/// machine, unless the test lets it sleep.
 #[derive(Debug, Clone)]
-pub(crate) struct TestClock(Arc<AtomicI64>);
+pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicU64>);
 
 impl TestClock {
     /// At 2027-01-15T08:00:00Z.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(1_800_000_000_000_000)))
+        Self(Arc::new(AtomicI64::new(1_800_000_000_000_000)), Arc::default())
     }
 
     pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// As if the machine had slept, whatever the wall clock says.
+    pub(crate) fn sleep(&self, by: Duration) {
+        self.1.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    fn uptime(&self) -> Uptime {
+        Uptime(uptime().0 + Duration::from_nanos(self.1.load(Ordering::SeqCst)))
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod blocker;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod http2;
 pub(crate) mod lossy;
 pub(crate) mod pki;
 pub(crate) mod postgres;

@@ -14,32 +14,63 @@ use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOpti
 
 /// One PostgreSQL for all tests of this process, started with the first that
 /// needs it. Without PostgreSQL's programs the tests are red: `tests/run` gets them.
-static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(NOT_DURABLE));
+
+/// What is stored need not outlive the machine.
+const NOT_DURABLE: &[&str] = &["fsync=off"];
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
-struct Cluster {
-    directory: PathBuf,
+/// A PostgreSQL of this process alone.
+pub(crate) struct Cluster {
+    /// Where its data and its socket are.
+    pub(crate) directory: PathBuf,
     /// The shell that stops PostgreSQL when this process ends, however it does:
     /// it waits for the other end of its standard input to close.
-    _guard: Child,
+    guard: Child,
 }
 
 /// The URL of a new, empty database.
 pub(crate) async fn empty_database() -> String {
     let cluster = tokio::task::spawn_blocking(|| &*CLUSTER).await.unwrap();
-    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-    let url = cluster.url("postgres");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    // One that compares text as people do, where it is not said otherwise; PostgreSQL
-    // may be built without.
-    let plain = format!("CREATE DATABASE {name}");
-    let like_people = format!("{plain} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
-    if connection.execute(sqlx::AssertSqlSafe(like_people)).await.is_err() {
-        connection.execute(sqlx::AssertSqlSafe(plain)).await.unwrap();
+    cluster.empty_database().await
+}
+
+/// A PostgreSQL of its own and a copy that follows it.
+pub(crate) struct Replicated {
+    primary: Cluster,
+    standby: Option<Cluster>,
+}
+
+impl Replicated {
+    pub(crate) async fn start() -> Self {
+        let start = || {
+            let primary = Cluster::start(NOT_DURABLE);
+            let standby = Some(primary.standby());
+            Self { primary, standby }
+        };
+        tokio::task::spawn_blocking(start).await.unwrap()
     }
-    connection.close().await.unwrap();
-    cluster.url(&name)
+
+    /// The URL of one database.
+    pub(crate) fn primary(&self) -> String {
+        self.primary.url("postgres")
+    }
+
+    /// The URL of its copy.
+    pub(crate) fn standby(&self) -> String {
+        self.standby.as_ref().unwrap().url("postgres")
+    }
+
+    /// Stops the copy.
+    pub(crate) async fn stop_standby(&mut self) {
+        let mut standby = self.standby.take().unwrap();
+        let stop = move || {
+            drop(standby.guard.stdin.take());
+            standby.guard.wait().unwrap();
+        };
+        tokio::task::spawn_blocking(stop).await.unwrap();
+    }
 }
 
 /// The directory with PostgreSQL's programs.
@@ -67,7 +98,34 @@ pub(crate) fn bin() -> PathBuf {
 }
 
 impl Cluster {
-    fn start() -> Self {
+    /// Starts one with these settings, and waits until it answers.
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        let maker =
+            ["initdb", "--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C", "-U", "tester"];
+        Self::run(&maker, settings)
+    }
+
+    /// A copy that follows it.
+    fn standby(&self) -> Self {
+        let directory = self.directory.to_str().unwrap();
+        let maker = [
+            "pg_basebackup",
+            "--no-sync",
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-U",
+            "tester",
+            "-h",
+            directory,
+        ];
+        Self::run(&maker, NOT_DURABLE)
+    }
+
+    /// One with these settings, whose files a program makes.
+    fn run(maker: &[&str], settings: &[&str]) -> Self {
         let directory = super::directory().keep();
         let account = account();
         if let Some((uid, gid)) = account {
@@ -81,12 +139,13 @@ impl Cluster {
             command.current_dir(&directory);
             command
         };
-        let made = as_server(&bin().join("initdb"))
-            .args(["--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C", "-U", "tester", "-D"])
+        let made = as_server(&bin().join(maker[0]))
+            .args(&maker[1..])
+            .arg("-D")
             .arg(directory.join("data"))
             .output()
             .unwrap();
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        assert!(made.status.success(), "{maker:?}: {}", String::from_utf8_lossy(&made.stderr));
         let guard = as_server(Path::new("/bin/sh"))
             .args(["-c", "\"$0\" \"$@\" >log 2>&1 & server=$!; cat >/dev/null; kill -INT $server; wait $server; if [ -n \"$KEEP_TEST_STORES\" ]; then touch stopped; else rm -rf \"$PWD\"; fi"])
             .arg(bin().join("postgres"))
@@ -94,15 +153,33 @@ impl Cluster {
             .arg(directory.join("data"))
             .arg("-k")
             .arg(&directory)
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=400"])
+            .args(["-c", "listen_addresses=", "-c", "max_connections=400"])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let cluster = Self { directory, _guard: guard };
+        let cluster = Self { directory, guard };
         cluster.wait_until_it_answers();
         cluster
+    }
+
+    /// The URL of a new, empty database.
+    pub(crate) async fn empty_database(&self) -> String {
+        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let url = self.url("postgres");
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        // One that compares text as people do, where it is not said otherwise; PostgreSQL
+        // may be built without.
+        let plain = format!("CREATE DATABASE {name}");
+        let like_people =
+            format!("{plain} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
+        if connection.execute(sqlx::AssertSqlSafe(like_people)).await.is_err() {
+            connection.execute(sqlx::AssertSqlSafe(plain)).await.unwrap();
+        }
+        connection.close().await.unwrap();
+        self.url(&name)
     }
 
     fn url(&self, database: &str) -> String {

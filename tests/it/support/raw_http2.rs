@@ -100,6 +100,22 @@ impl RawHttp2 {
         pieces
     }
 
+    /// Reads on until each of these requests is answered.
+    pub(crate) async fn all_end(&mut self, streams: &[u32]) {
+        let mut left = streams.len();
+        let answered = async {
+            while left > 0 {
+                let (kind, flags, of, payload) = self.read().await.expect("it is open");
+                match kind {
+                    PING if flags & ACK == 0 => self.frame(PING, ACK, 0, &payload).await,
+                    HEADERS if streams.contains(&of) && flags & END_STREAM != 0 => left -= 1,
+                    _ => {}
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), answered).await.expect("they are answered");
+    }
+
     /// Whether the server closes the connection, whatever it says before.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let closed = async {

@@ -8,17 +8,19 @@ use token_authority::{
     domain::{Pepper, Token},
     hashing::Recovery,
     proto::v1::{
-        ApiClientAuthorization, CreateApiClientAuthorizationRequest, CreateOrganizationRequest,
-        CreatePersonalAccessTokenRequest, CreatePersonalAccessTokenResponse, CreateUserRequest,
-        CreateWorkspaceRequest, DeleteMembershipRequest, MembershipRole, MembershipUpsert,
-        ScopeList, UpsertMembershipsRequest, User, VerifyRequest, VerifyResponse,
-        api_client_authorizations_client::ApiClientAuthorizationsClient, delete_membership_request,
-        directory_client::DirectoryClient, membership_upsert,
+        ApiClientAuthorization, Consistency, CreateApiClientAuthorizationRequest,
+        CreateOrganizationRequest, CreatePersonalAccessTokenRequest,
+        CreatePersonalAccessTokenResponse, CreateUserRequest, CreateWorkspaceRequest,
+        DeleteMembershipRequest, MembershipRole, MembershipUpsert, ScopeList,
+        UpsertMembershipsRequest, User, VerifyRequest, VerifyResponse,
+        api_client_authorizations_client::ApiClientAuthorizationsClient, consistency,
+        delete_membership_request, directory_client::DirectoryClient, membership_upsert,
         personal_access_tokens_client::PersonalAccessTokensClient,
         verification_client::VerificationClient,
     },
     random,
     server::Server,
+    verifier::Verifier,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{
@@ -45,6 +47,8 @@ pub(crate) struct TestServer {
     pub(crate) place: Place,
     /// What proves secrets whose pepper is not loaded.
     pub(crate) recovery: Arc<Recovery>,
+    /// What answers.
+    pub(crate) verifier: Arc<Verifier>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
 }
@@ -177,7 +181,7 @@ impl TestServer {
         let clock = TestClock::new();
         let server = Server::bind(place.settings(more), Arc::new(clock.clone())).await.unwrap();
         let address = server.address();
-        let recovery = server.recovery();
+        let (recovery, verifier) = (server.recovery(), server.verifier());
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(server.serve(async {
             let _ = stopped.await;
@@ -186,7 +190,7 @@ impl TestServer {
             Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let admin = place.admin_token();
         let (stop, served) = (Some(stop), Some(served));
-        Self { clock, channel, address, admin, place, recovery, stop, served }
+        Self { clock, channel, address, admin, place, recovery, verifier, stop, served }
     }
 
     /// Stops it and leaves its store.
@@ -196,6 +200,21 @@ impl TestServer {
         drop(channel);
         served.unwrap().await.unwrap();
         place
+    }
+
+    /// Changes the store by SQL, and tells whoever follows it that everything was touched.
+    pub(crate) async fn change(&self, statement: &str) {
+        let told = "UPDATE revision SET number = number + 1, mark = 42; \
+            INSERT INTO changes (revision, mark, changed_at, touched) \
+            SELECT number, mark, 0, '[[\"everything\"]]' FROM revision";
+        self.place.sql(&format!("{statement}; {told}")).await;
+        let requirement = consistency::Requirement::FullyConsistent(true);
+        let request = VerifyRequest {
+            token: "-".to_owned(),
+            consistency: Some(Consistency { requirement: Some(requirement), max_stale: None }),
+            ..Default::default()
+        };
+        let _ = self.verification(&self.admin).verify(request).await;
     }
 
     /// Calls a method by its path, with an empty request.

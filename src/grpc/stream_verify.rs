@@ -1,0 +1,199 @@
+//! Questions and answers on one stream.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use prost::Message as _;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior},
+};
+use tonic::{Status, Streaming, codegen::tokio_stream::Stream};
+
+use super::{MAX_REQUEST, Presented, status, verification};
+use crate::{
+    proto::v1::{self as proto, stream_verify_response::Result as Answered},
+    rights,
+    verifier::{Asker, Event, Verifier},
+};
+
+/// How many questions of one stream wait for the store at once; while they do, no more
+/// are read.
+const MAX_WAITING: usize = 256;
+
+/// How often the caller's own token is checked though it asks nothing.
+const CHECKED: Duration = Duration::from_secs(1);
+
+/// The answers on one stream. What is kept is answered when it is read; for the rest,
+/// the stream does not wait.
+pub(super) struct Answers {
+    verifier: Arc<Verifier>,
+    asker: Asker,
+    presented: Presented,
+    questions: Option<Streaming<proto::StreamVerifyRequest>>,
+    waiting: JoinSet<proto::StreamVerifyResponse>,
+    checked: Interval,
+    checking: Option<Check>,
+    is_over: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+type Check = Pin<Box<dyn Future<Output = Result<Asker, Status>> + Send>>;
+
+impl Answers {
+    pub(super) fn new(
+        verifier: Arc<Verifier>,
+        asker: Asker,
+        presented: Presented,
+        questions: Streaming<proto::StreamVerifyRequest>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let mut checked = tokio::time::interval(CHECKED);
+        checked.reset();
+        checked.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            verifier,
+            asker,
+            presented,
+            questions: Some(questions),
+            waiting: JoinSet::new(),
+            checked,
+            checking: None,
+            is_over: false,
+            _place: place,
+        }
+    }
+
+    /// Whether the caller still may ask: what it is let in by is checked anew where it
+    /// does not hold any more.
+    fn poll_caller(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if self.checking.is_none() {
+            if self.verifier.still_holds(&self.asker, self.presented.text()) {
+                return Poll::Ready(Ok(()));
+            }
+            let (verifier, presented) = (Arc::clone(&self.verifier), self.presented.clone());
+            self.checking = Some(Box::pin(async move {
+                let Presented { ip, request_id, .. } = &presented;
+                let asker = verifier.asker(presented.text(), *ip, request_id).await?;
+                let asker = asker.ok_or_else(|| {
+                    verifier.happened(Event::CallerRefused);
+                    status::caller_refused()
+                })?;
+                asker.may(&rights::STREAM_VERIFY).map_err(crate::error::Error::from)?;
+                Ok(asker)
+            }));
+        }
+        let Some(checking) = &mut self.checking else { return Poll::Ready(Ok(())) };
+        match checking.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(checked) => {
+                self.checking = None;
+                self.asker = checked?;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<proto::StreamVerifyResponse, Status>>> {
+        // Until one is to come, which then wakes this.
+        while self.checked.poll_tick(context).is_ready() {}
+        match self.poll_caller(context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
+            Poll::Pending => return Poll::Pending,
+        }
+        match self.waiting.poll_join_next(context) {
+            Poll::Ready(Some(Ok(answer))) => return Poll::Ready(Some(Ok(answer))),
+            Poll::Ready(Some(Err(_))) => {
+                let status = Status::internal("an answer was given up");
+                return Poll::Ready(Some(Err(status)));
+            }
+            Poll::Ready(None) if self.questions.is_none() => return Poll::Ready(None),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        while self.waiting.len() < MAX_WAITING
+            && let Some(questions) = &mut self.questions
+        {
+            match Pin::new(questions).poll_next(context) {
+                Poll::Ready(Some(Ok(question))) => {
+                    if let Some(answer) = self.answer_or_wait(question) {
+                        return Poll::Ready(Some(Ok(answer)));
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
+                Poll::Ready(None) => {
+                    self.questions = None;
+                    if self.waiting.is_empty() {
+                        return Poll::Ready(None);
+                    }
+                }
+                Poll::Pending => break,
+            }
+        }
+        // What was just put there has to wake this as well.
+        match self.waiting.poll_join_next(context) {
+            Poll::Ready(Some(answer)) => {
+                Poll::Ready(Some(answer.map_err(|_| Status::internal("an answer was given up"))))
+            }
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The answer, if it can be given at once; else it comes when it is there.
+    fn answer_or_wait(
+        &mut self,
+        question: proto::StreamVerifyRequest,
+    ) -> Option<proto::StreamVerifyResponse> {
+        let proto::StreamVerifyRequest { id, request } = question;
+        let request = request.unwrap_or_default();
+        if request.encoded_len() > MAX_REQUEST {
+            let status = Status::out_of_range("the question is longer than it may be");
+            return Some(response(id, Err(status)));
+        }
+        match verification::from_kept(&self.verifier, &request, &self.asker) {
+            Some(answered) => Some(response(id, answered)),
+            None => {
+                let (verifier, asker) = (Arc::clone(&self.verifier), self.asker.clone());
+                self.waiting.spawn(async move {
+                    response(id, verification::verify(&verifier, &request, &asker).await)
+                });
+                None
+            }
+        }
+    }
+}
+
+impl Stream for Answers {
+    type Item = Result<proto::StreamVerifyResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let polled = self.poll_answer(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.is_over = true;
+            self.waiting.abort_all();
+        }
+        polled
+    }
+}
+
+fn response(
+    id: u64,
+    answered: Result<proto::VerifyResponse, Status>,
+) -> proto::StreamVerifyResponse {
+    let result = match answered {
+        Ok(response) => Answered::Response(response),
+        Err(status) => Answered::Error(status::in_place(&status)),
+    };
+    proto::StreamVerifyResponse { id, result: Some(result) }
+}
