@@ -1,0 +1,190 @@
+//! What rows share, made when the first needs it.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::{
+    Extent,
+    load::{self, Target},
+    machine,
+    process::{Apart, Certificate, Contender},
+    questions::{FRAME, Question},
+    report::{Rounds, say},
+    seeds::{self, Seeds},
+    support::postgres::{self, Cluster},
+};
+
+/// How many tokens are asked about where they are to be warm.
+const WARM: usize = 1_000;
+/// How many rounds there are, and how many at most if these are far apart.
+const ROUNDS: usize = 5;
+const MOST_ROUNDS: usize = 9;
+
+/// What rows share.
+pub(crate) struct World {
+    pub(crate) extent: Extent,
+    pub(crate) apart: Option<Apart>,
+    pub(crate) certificate: Certificate,
+    cluster: OnceCell<Cluster>,
+    seeds: OnceCell<Seeds>,
+    warm: OnceCell<Warm>,
+}
+
+/// A server that knows its tokens, and what it is held against, on CPUs of their own.
+pub(crate) struct Warm {
+    pub(crate) server: Contender,
+    pub(crate) reference: Contender,
+    pub(crate) constant: Contender,
+    /// Good tokens, all of them asked about before.
+    pub(crate) tokens: Vec<String>,
+    /// What the server says of one of them.
+    pub(crate) answer: Bytes,
+    /// The token of whoever asks.
+    pub(crate) verifier: String,
+}
+
+impl World {
+    pub(crate) fn new(extent: Extent) -> Self {
+        Self {
+            extent,
+            apart: Apart::halves(),
+            certificate: Certificate::make(),
+            cluster: OnceCell::new(),
+            seeds: OnceCell::new(),
+            warm: OnceCell::new(),
+        }
+    }
+
+    /// What a reader of the figures must know.
+    pub(crate) fn about(&self) -> Vec<String> {
+        let postgres = machine::version(Command::new(program("postgres")).arg("--version"));
+        let apart = match &self.apart {
+            Some(apart) => format!(
+                "generator on CPUs {:?}, server and reference on {:?}, where no store takes part",
+                apart.generator, apart.contender
+            ),
+            None => "generator, server and reference on one CPU".to_owned(),
+        };
+        vec![machine::description(), format!("{postgres}, fsync on"), apart]
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.extent == Extent::Quick
+    }
+
+    /// The one number or the other.
+    pub(crate) fn scale<T>(&self, usual: T, quick: T) -> T {
+        if self.is_quick() { quick } else { usual }
+    }
+
+    /// How long one measurement lasts.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.scale(Duration::from_millis(1_500), Duration::from_millis(600))
+    }
+
+    pub(crate) async fn cluster(&self) -> &Cluster {
+        let start = || async {
+            let mut settings = vec![
+                "shared_buffers=512MB",
+                "max_wal_size=8GB",
+                "track_activity_query_size=16kB",
+                "log_min_messages=error",
+            ];
+            if counts_statements() {
+                settings.push("shared_preload_libraries=pg_stat_statements");
+            }
+            tokio::task::spawn_blocking(move || Cluster::start(&settings)).await.unwrap()
+        };
+        self.cluster.get_or_init(start).await
+    }
+
+    /// The store that most rows use.
+    pub(crate) async fn seeds(&self) -> &Seeds {
+        let stored = self.scale(1_000_000, 100_000);
+        self.seeds.get_or_init(|| self.sow(stored)).await
+    }
+
+    /// A store of its own with so many tokens.
+    pub(crate) async fn sow(&self, stored: usize) -> Seeds {
+        let since = Instant::now();
+        let seeds = Seeds::sow(self.cluster().await, stored).await;
+        say(&format!("({stored} tokens stored in {:.0} s)", since.elapsed().as_secs_f64()));
+        seeds
+    }
+
+    pub(crate) async fn warm(&self) -> &Warm {
+        self.warm
+            .get_or_init(|| async {
+                let seeds = self.seeds().await;
+                let apart = self.apart.as_ref();
+                let server = Contender::server("server", &seeds.place, &[], apart).await;
+                let verifier = seeds.verifier();
+                let tokens: Vec<String> = seeds.fresh(WARM).map(seeds::token).collect();
+                let answer = warmed(&server.target(&verifier), &tokens).await;
+                let reference =
+                    Contender::own("reference", "reference", &answer, None, apart).await;
+                let constant = Contender::own("constant", "constant", &answer, None, apart).await;
+                Warm { server, reference, constant, tokens, answer, verifier }
+            })
+            .await
+    }
+
+    /// Measures each of `N` in turn, more often if the first and the last of them are far
+    /// from steady.
+    pub(crate) fn take_turns<const N: usize>(
+        &self,
+        mut measure: impl FnMut(usize) -> f64,
+    ) -> Turns<N> {
+        let mut turns = Turns(Vec::new());
+        while turns.0.len() < ROUNDS
+            || (turns.0.len() < MOST_ROUNDS && !self.is_quick() && turns.ratio(0, N - 1).is_noisy())
+        {
+            turns.0.push(std::array::from_fn(&mut measure));
+        }
+        turns
+    }
+}
+
+/// The figures of `N` contenders, round by round.
+pub(crate) struct Turns<const N: usize>(Vec<[f64; N]>);
+
+impl<const N: usize> Turns<N> {
+    /// Those of one of them.
+    pub(crate) fn of(&self, which: usize) -> Rounds {
+        Rounds::new(self.0.iter().map(|round| round[which]).collect())
+    }
+
+    /// Those of one as ratios to those of another, of the same round each.
+    pub(crate) fn ratio(&self, one: usize, to: usize) -> Rounds {
+        Rounds::new(self.0.iter().map(|round| round[one] / round[to]).collect())
+    }
+}
+
+/// Asks about each of these tokens until each was asked about, and once more; what the
+/// server says of the first.
+pub(crate) async fn warmed(target: &Target, tokens: &[String]) -> Bytes {
+    let width = load::Width { connections: 4, streams: 8 };
+    let question = Question::verify(tokens).once();
+    for _ in 0..2 {
+        load::closed(target, &question, width, Duration::from_secs(60)).right();
+    }
+    let answer = load::once(target, &question).await.expect("the server answers");
+    answer.slice(FRAME..)
+}
+
+/// One of PostgreSQL's programs.
+pub(crate) fn program(name: &str) -> PathBuf {
+    postgres::bin().join(name)
+}
+
+/// Whether this PostgreSQL can count what is asked of it.
+pub(crate) fn counts_statements() -> bool {
+    let libraries = machine::version(Command::new(program("pg_config")).arg("--pkglibdir"));
+    PathBuf::from(libraries).join("pg_stat_statements.so").exists()
+}
