@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Asker, Consistency, Decision, Event, Fresh, Verifier, not_before};
+use super::{Asker, Consistency, Decision, Event, Fresh, Verifier};
 use crate::{
     clock::Uptime,
     domain::{CredentialId, Requirement, Revision, Timestamp, Token, TokenRef},
@@ -107,7 +107,7 @@ impl Verifier {
         let applied = self.history.applied().revision;
         self.counters.happened(Event::Read, wanted.len());
         let all = self.reader.read_all(&wanted, asker.workspace_id()).await?;
-        not_before(applied, all.head)?;
+        self.not_before(applied, all.head)?;
         for ((place, token, owned), mut read) in missing.iter().zip(all.reads) {
             let requirement = &questions[*place].1;
             let workspaces = Workspaces {

@@ -705,7 +705,7 @@ impl Verifier {
                     return Ok(verifier.keep(key, &read, workspaces, era, asked_at));
                 }
                 let read = reader.read(&token, workspaces, &source).await?;
-                not_before(applied, read.head)?;
+                verifier.not_before(applied, read.head)?;
                 Ok(verifier.keep(key, &read, workspaces, era, asked_at))
             }
         };
@@ -713,6 +713,16 @@ impl Verifier {
         let landed = self.flights.join(flight, since, now, read).await;
         self.happened(if is_joined { Event::Joined } else { Event::Read });
         landed.map_err(|error| error.again())
+    }
+
+    /// What is read at the primary is no older than what was known before, or another server
+    /// is the primary by now. What is of another history is the follower's to judge.
+    fn not_before(&self, applied: Revision, head: Revision) -> Result<(), StoreError> {
+        let applied = applied.number.min(self.history.applied().revision.number);
+        if head.number < applied && self.history.knows(head) != Some(false) {
+            return Err(StoreError::Unavailable("an older state was read than is known".into()));
+        }
+        Ok(())
     }
 
     /// Whether what a replica gave is of this history and nothing that it depends on
@@ -786,15 +796,6 @@ impl Verifier {
             counters.happened(Event::Swept, swept);
         });
     }
-}
-
-/// What is read at the primary is no older than what was known before: another server
-/// has taken its place, and this one does not know of it.
-fn not_before(applied: Revision, head: Revision) -> Result<(), StoreError> {
-    if head.number < applied.number {
-        return Err(StoreError::Unavailable("an older state was read than is known".into()));
-    }
-    Ok(())
 }
 
 /// Why there is no old answer where the store can't be asked for a new one.
