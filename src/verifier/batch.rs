@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Asker, Consistency, Decision, Event, Fresh, Verifier};
+use super::{Asker, Consistency, Decision, Event, Verifier, freshness::Fresh};
 use crate::{
     clock::Uptime,
     domain::{CredentialId, Requirement, Revision, Timestamp, Token, TokenRef},

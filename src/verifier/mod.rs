@@ -7,10 +7,13 @@
 
 mod batch;
 mod cache;
+mod callers;
 mod counts;
 mod entry;
+mod filling;
 mod flights;
 mod follower;
+mod freshness;
 mod history;
 mod key;
 mod look;
@@ -23,36 +26,35 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
 use crate::{
-    caller::Caller,
-    clock::{Clock, Uptime},
+    clock::Clock,
     domain::{
-        ClusterId, CredentialId, Found, Kind, PatPrefix, Peppers, Reason, Requirement, Revision,
-        SaltedToken, Timestamp, Token, TokenRef, Verdict,
+        CredentialId, Found, PatPrefix, Peppers, Reason, Requirement, Revision, Timestamp,
+        TokenRef, Verdict,
     },
     error::Error,
     hashing::{Recovery, Source},
-    rights::{Denied, Right},
     root::RootTokens,
-    store::{Reach, Store, StoreError, Target, Workspaces},
+    store::{Store, StoreError},
     upkeep::Upkeep,
     usage::Uses,
 };
 use cache::{Cache, Unknown};
 use counts::Counters;
 use entry::{Member, Members};
+use filling::Filled;
 use flights::{Begun, Flights};
 use follower::Follower;
+use freshness::Fresh;
 use history::{Depends, History, ReadAt};
-use key::{Key, Keys, Membership};
-use reader::{Lasts, Read, Reader};
+use key::Keys;
+use reader::Reader;
 
 pub use batch::Question;
+pub use callers::Asker;
 pub use counts::{Came, Counts, Event, LookedUp, Refused};
 pub use entry::{ASKING, Encoded, Entry};
+pub use freshness::{Consistency, Knows};
 pub use look::{Look, Outcome};
-
-/// How long something is kept whose proof left something to be written.
-const BRIEFLY: Duration = Duration::from_secs(5);
 
 /// What a verifier is made of.
 pub struct Parts {
@@ -124,13 +126,6 @@ struct Keeping {
     unknown: Unknown,
 }
 
-/// What a read of the store gave, and is kept.
-struct Filled {
-    found: Option<(Arc<Entry>, Members)>,
-    head: Revision,
-    asked_at: Uptime,
-}
-
 /// What becomes of secrets that were recovered without their pepper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PepperLoss {
@@ -138,39 +133,6 @@ pub enum PepperLoss {
     Refused,
     /// They are digested under the current one.
     Accepted,
-}
-
-/// Who asks about tokens.
-#[derive(Debug, Clone)]
-pub struct Asker {
-    entry: Arc<Entry>,
-    /// It was let in by what is kept, since the store could not be asked.
-    is_stale: bool,
-    /// The name of the call in the logs.
-    pub request_id: String,
-}
-
-impl Asker {
-    /// With which credential.
-    #[must_use]
-    pub fn token_id(&self) -> &str {
-        self.entry.id()
-    }
-
-    /// The workspace that it is bound to.
-    #[must_use]
-    pub fn workspace_id(&self) -> Option<&str> {
-        self.entry.workspace_id()
-    }
-
-    /// Whether it may ask this.
-    ///
-    /// # Errors
-    ///
-    /// Why it may not.
-    pub fn may(&self, right: &Right) -> Result<(), Denied> {
-        self.entry.may(right)
-    }
 }
 
 /// The answer about a presented text.
@@ -197,38 +159,6 @@ pub struct Decision {
     pub max_age: Duration,
     /// Whether it is an old one, since the store can't be asked.
     pub stale: bool,
-}
-
-/// How new an answer must be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Consistency {
-    /// Of what it must know.
-    pub knows: Knows,
-    /// How old it may be if the store can't be asked; `None`: as the policy says.
-    pub max_stale: Option<Duration>,
-}
-
-/// Of which changes an answer must know.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Knows {
-    /// Of those that were acknowledged longer ago than the policy allows it not to.
-    #[default]
-    Policy,
-    /// Of this one, too.
-    AtLeast(Revision),
-    /// Of all that were acknowledged before it was asked for.
-    Everything,
-}
-
-/// From when on an answer is new enough, and whether it is an old one all the same.
-#[derive(Debug, Clone, Copy)]
-struct Fresh {
-    begun: Uptime,
-    since: Uptime,
-    /// The newest change that was known of when it was asked.
-    known: i64,
-    is_stale: bool,
-    trusts_unknown: bool,
 }
 
 impl Verifier {
@@ -300,14 +230,6 @@ impl Verifier {
         Arc::clone(&self.follower).start()
     }
 
-    /// Whether questions can be answered: from the store, or as old as they may be.
-    #[must_use]
-    pub fn is_answering(&self) -> bool {
-        let policy = &self.policy;
-        !self.follower.is_failing()
-            || self.follower.is_within(policy.stale_if_error, self.clock.uptime())
-    }
-
     /// Whether `presented` may be used for what is required, now, as `asker` asks.
     ///
     /// A no is an answer. What has not the shape of a token is refused without
@@ -353,79 +275,6 @@ impl Verifier {
         self.counters.happened(event, 1);
     }
 
-    /// Who asks about tokens and presents this one, if it may be used from `ip`.
-    ///
-    /// # Errors
-    ///
-    /// The question could not be answered.
-    pub async fn asker(
-        self: &Arc<Self>,
-        presented: &str,
-        ip: Option<IpAddr>,
-        request_id: &str,
-    ) -> Result<Option<Asker>, Error> {
-        let request_id = request_id.to_owned();
-        if self.roots.accept(presented) {
-            let entry = Arc::clone(&self.root);
-            return Ok(Some(Asker { entry, is_stale: false, request_id }));
-        }
-        let fresh = self.fresh(Consistency::default()).await?;
-        let requirement = Requirement { client_ip: ip, ..Requirement::default() };
-        let decision = self.decide(presented, &requirement, || Source::new(None, ip), fresh);
-        match decision.await?.answer {
-            Answer::Active(entry) => Ok(Some(Asker { entry, is_stale: false, request_id })),
-            Answer::NotFound | Answer::Refused(..) => Ok(None),
-        }
-    }
-
-    /// The same of who may say in its question that it takes an old answer: while the
-    /// store can't be asked it is let in by what is kept, however old that is, and the
-    /// question decides.
-    ///
-    /// # Errors
-    ///
-    /// The question could not be answered.
-    pub async fn asker_of_question(
-        self: &Arc<Self>,
-        presented: &str,
-        ip: Option<IpAddr>,
-        request_id: &str,
-    ) -> Result<Option<Asker>, Error> {
-        let away = match self.asker(presented, ip, request_id).await {
-            Err(error @ Error::Store(StoreError::Unavailable(_))) => error,
-            answered => return answered,
-        };
-        let look = Look::new(self, false);
-        let entry = Arc::new(look.asker(presented, ip).ok_or(away)?.clone());
-        Ok(Some(Asker { entry, is_stale: true, request_id: request_id.to_owned() }))
-    }
-
-    /// Waits until what is known is as new as a question asks for.
-    async fn fresh_for(&self, asker: &Asker, consistency: Consistency) -> Result<Fresh, Error> {
-        let fresh = self.fresh(consistency).await?;
-        let (read, depends) = asker.entry.read();
-        if asker.is_stale && !self.history.holds(read, depends) {
-            let again = "it is back, and what the caller was let in by was changed";
-            return Err(StoreError::Unavailable(again.into()).into());
-        }
-        Ok(fresh)
-    }
-
-    /// Whether what an asker was let in by still holds; if not, it is to be asked for
-    /// anew. It presents the same text from the same address.
-    #[must_use]
-    pub fn still_holds(&self, asker: &Asker, presented: &str) -> bool {
-        let entry = &asker.entry;
-        if Arc::ptr_eq(entry, &self.root) {
-            return self.roots.accept(presented);
-        }
-        let now = self.clock.uptime();
-        let is_over = entry.expires_at().is_some_and(|end| end <= self.clock.now());
-        self.follower.is_within(self.policy.max_staleness, now)
-            && entry.holds(&self.history, now)
-            && !is_over
-    }
-
     /// The answer to a question, if it can be given at once, to who asks for nothing
     /// newer than the policy demands.
     #[must_use]
@@ -435,126 +284,12 @@ impl Verifier {
         Some(self.decided(&look, outcome, false))
     }
 
-    /// The caller whose token is `presented`, if it may be used from `ip`, as the
-    /// store has it now.
-    ///
-    /// # Errors
-    ///
-    /// The question could not be answered.
-    pub async fn authenticate(
-        &self,
-        presented: &str,
-        ip: Option<IpAddr>,
-        request_id: &str,
-    ) -> Result<Option<Caller>, Error> {
-        if self.roots.accept(presented) {
-            let found = Found::root(&self.roots.cluster_id);
-            return Ok(Some(Caller { found, ip, request_id: request_id.to_owned() }));
-        }
-        let Some(token) = self.parse(presented) else { return Ok(None) };
-        self.authenticate_token(&token.to_token(), ip, request_id).await
-    }
-
-    /// The same of a token that was salted for another cluster, `remote`, if its secret
-    /// is kept recoverable.
-    ///
-    /// # Errors
-    ///
-    /// The question could not be answered.
-    pub async fn authenticate_salted(
-        &self,
-        salted: &SaltedToken,
-        remote: &ClusterId,
-        ip: Option<IpAddr>,
-        request_id: &str,
-    ) -> Result<Option<Caller>, Error> {
-        if !self.recoverable {
-            return Ok(None);
-        }
-        let (kind, reach) = (Kind::ApiClientAuthorization, Reach::default());
-        let target = Target { id: &salted.uuid.0, kind, reach: &reach };
-        let Some(kept) = self.reader.store.credential(target).await? else { return Ok(None) };
-        match kept.opened(&self.reader.peppers) {
-            Some(token) if salted.is_of(&token, remote) => {
-                self.authenticate_token(&token, ip, request_id).await
-            }
-            Some(_) | None => Ok(None),
-        }
-    }
-
-    async fn authenticate_token(
-        &self,
-        token: &Token,
-        ip: Option<IpAddr>,
-        request_id: &str,
-    ) -> Result<Option<Caller>, Error> {
-        let requirement = Requirement { client_ip: ip, ..Requirement::default() };
-        let source = Source::new(None, ip);
-        let read = self.reader.read(token, Workspaces::default(), &source).await?;
-        let Some(found) = read.found else { return Ok(None) };
-        let now = self.clock.now();
-        match found.verdict(&requirement, now) {
-            Verdict::Active => {
-                if let Some(uses) = &self.uses {
-                    uses.note(&found.credential.id, now, ip);
-                }
-                Ok(Some(Caller { found: *found, ip, request_id: request_id.to_owned() }))
-            }
-            Verdict::Refused(_) => Ok(None),
-        }
-    }
-
     fn parse<'t>(&self, presented: &'t str) -> Option<TokenRef<'t>> {
         let token = TokenRef::parse(presented)?;
         let prefix = token.pat_prefix();
         prefix
             .is_none_or(|prefix| self.prefixes.iter().any(|known| known.as_str() == prefix))
             .then_some(token)
-    }
-
-    /// Waits until what is known is as new as is asked for.
-    async fn fresh(&self, consistency: Consistency) -> Result<Fresh, Error> {
-        let begun = self.clock.uptime();
-        let Consistency { knows, max_stale } = consistency;
-        let max_staleness = self.policy.max_staleness;
-        let oldest = Uptime(begun.0.saturating_sub(max_staleness));
-        let may_be_stale = match knows {
-            Knows::Everything => Duration::ZERO,
-            Knows::Policy | Knows::AtLeast(_) => max_stale.unwrap_or(self.policy.stale_if_error),
-        };
-        let is_known = match knows {
-            Knows::Policy => true,
-            Knows::AtLeast(revision) => self.history.knows(revision) == Some(true),
-            Knows::Everything => false,
-        };
-        let trusts_unknown = knows == Knows::Policy;
-        let fresh = |since, is_stale| {
-            let known = self.history.known();
-            Fresh { begun, since, known, is_stale, trusts_unknown }
-        };
-        if is_known && self.follower.is_within(max_staleness, begun) {
-            return Ok(fresh(oldest, false));
-        }
-        let stale =
-            (is_known && self.follower.is_within(may_be_stale, begun)).then(|| fresh(begun, true));
-        if let (Some(stale), true) = (stale, self.follower.is_failing()) {
-            return Ok(stale);
-        }
-        match (self.follower.confirmed_since(begun).await, stale) {
-            (Ok(()), _) => {}
-            (Err(_), Some(stale)) => return Ok(stale),
-            (Err(error), None) => return Err(error),
-        }
-        if let Knows::AtLeast(revision) = knows {
-            let reached = match self.history.knows(revision) {
-                Some(known) => known,
-                None => self.reader.store.reached(revision).await?,
-            };
-            if !reached {
-                return Err(Error::RevisionUnreachable);
-            }
-        }
-        Ok(fresh(begun, false))
     }
 
     /// From what is kept or, where nothing is, from the store.
@@ -669,132 +404,6 @@ impl Verifier {
         {
             uses.note(&entry.credential_id(), at, ip);
         }
-    }
-
-    /// What the store says of a token, by a read that began no earlier than `since`;
-    /// it is kept.
-    async fn fill(
-        self: &Arc<Self>,
-        token: &TokenRef<'_>,
-        requirement: &Requirement<'_>,
-        source: Source,
-        since: Begun,
-    ) -> Result<Arc<Filled>, Error> {
-        let [required, askers] =
-            [requirement.workspace_id, requirement.askers_workspace_id].map(|id| id.unwrap_or(""));
-        let flight =
-            self.keys.of(&[token.expose(), token.uuid().unwrap_or_default(), required, askers]);
-        let mut is_joined = true;
-        let read = || {
-            is_joined = false;
-            let verifier = Arc::clone(self);
-            let key = self.keys.of_token(token);
-            let token = token.to_token();
-            let required = requirement.workspace_id.map(ToOwned::to_owned);
-            let askers = requirement.askers_workspace_id.map(ToOwned::to_owned);
-            async move {
-                let workspaces =
-                    Workspaces { required: required.as_deref(), askers: askers.as_deref() };
-                let (era, asked_at) = (verifier.history.era(), verifier.clock.uptime());
-                let applied = verifier.history.applied().revision;
-                let reader = &verifier.reader;
-                if reader.store.has_replica()
-                    && let Some(read) = reader.read_replica(&token, workspaces).await?
-                    && verifier.holds(&read, workspaces, era)
-                {
-                    return Ok(verifier.keep(key, &read, workspaces, era, asked_at));
-                }
-                let read = reader.read(&token, workspaces, &source).await?;
-                verifier.not_before(applied, read.head)?;
-                Ok(verifier.keep(key, &read, workspaces, era, asked_at))
-            }
-        };
-        let now = Begun { at: self.clock.uptime(), known: self.history.known() };
-        let landed = self.flights.join(flight, since, now, read).await;
-        self.happened(if is_joined { Event::Joined } else { Event::Read });
-        landed.map_err(|error| error.again())
-    }
-
-    /// What is read at the primary is no older than what was known before, or another server
-    /// is the primary by now. What is of another history is the follower's to judge.
-    fn not_before(&self, applied: Revision, head: Revision) -> Result<(), StoreError> {
-        let applied = applied.number.min(self.history.applied().revision.number);
-        if head.number < applied && self.history.knows(head) != Some(false) {
-            return Err(StoreError::Unavailable("an older state was read than is known".into()));
-        }
-        Ok(())
-    }
-
-    /// Whether what a replica gave is of this history and nothing that it depends on
-    /// was changed since.
-    fn holds(&self, read: &Read, workspaces: Workspaces<'_>, era: u32) -> bool {
-        let at = ReadAt { revision: read.head.number, era };
-        self.history.knows(read.head) == Some(true)
-            && read.found.as_ref().is_some_and(|found| {
-                let organization_id = found.required_organization_id.as_deref();
-                let required = workspaces.required.is_none_or(|required| {
-                    let depends = self.history.on_membership(found, required, organization_id);
-                    self.history.holds(at, depends)
-                });
-                required && self.history.holds(at, self.history.on_credential(found))
-            })
-    }
-
-    fn keep(
-        &self,
-        key: Key,
-        read: &Read,
-        workspaces: Workspaces<'_>,
-        era: u32,
-        asked_at: Uptime,
-    ) -> Filled {
-        let at = ReadAt { revision: read.head.number, era };
-        let Some(found) = &read.found else {
-            if read.lasts == Lasts::Long {
-                self.kept.unknown.keep(key, at, asked_at);
-                self.happened(Event::UnknownKept);
-            }
-            return Filled { found: None, head: read.head, asked_at };
-        };
-        let depends = self.history.on_credential(found);
-        let until = (read.lasts == Lasts::Briefly).then(|| Uptime(asked_at.0 + BRIEFLY));
-        let entry = Entry::of(found, (self.encode)(found), at, depends, until);
-        let members =
-            Members { of_required: found.member_of_required, of_askers: found.member_of_askers };
-        if read.lasts != Lasts::Never {
-            let second = entry::second(asked_at);
-            if !entry.is_bound() {
-                let organization_id = found.required_organization_id.as_deref();
-                let asked = [
-                    (Membership::Serves, workspaces.required, organization_id, members.of_required),
-                    (Membership::IsKnown, workspaces.askers, None, members.of_askers),
-                ];
-                for (asked, workspace_id, organization_id, is_member) in asked {
-                    let Some(workspace_id) = workspace_id else { continue };
-                    let depends = self.history.on_membership(found, workspace_id, organization_id);
-                    let member = Member { is_member, read: at, depends, used: 0.into() };
-                    let key = self.keys.of_member(key, asked, workspace_id);
-                    if self.kept.members.keep(key, member, second) {
-                        self.sweep();
-                    }
-                }
-            }
-            if self.kept.entries.keep(key, entry.clone(), second) {
-                self.sweep();
-            }
-        }
-        Filled { found: Some((Arc::new(entry), members)), head: read.head, asked_at }
-    }
-
-    /// Makes room, on a thread of its own.
-    fn sweep(&self) {
-        let (kept, history) = (Arc::clone(&self.kept), Arc::clone(&self.history));
-        let (counters, now) = (Arc::clone(&self.counters), self.clock.uptime());
-        tokio::task::spawn_blocking(move || {
-            let swept = kept.entries.sweep(|entry| entry.holds(&history, now))
-                + kept.members.sweep(|member| history.holds(member.read, member.depends));
-            counters.happened(Event::Swept, swept);
-        });
     }
 }
 
