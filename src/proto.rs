@@ -14,5 +14,19 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
 }
 
+/// The messages of Verification of which thousands come on one call, and its service by
+/// them: the questions and answers in them are left as they are encoded.
+#[expect(
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated"
+)]
+pub(crate) mod encoded {
+    include!(concat!(env!("OUT_DIR"), "/encoded/token_authority.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/encoded/redacted.rs"));
+}
+
 /// The descriptors of all services, as reflection serves them.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -205,7 +205,7 @@ async fn kept_answer_is_given_with_one_allocation_for_its_bytes() {
     let looked = measure(|| {
         let look = verifier.look().unwrap();
         assert!(look.asker(admin, Some(address.ip())).unwrap().may_verify());
-        let outcome = look.answer(&made.token, &requirement);
+        let outcome = look.outcome(&made.token, &requirement);
         assert!(matches!(outcome, Some(Outcome::Active(_))));
     });
     assert_eq!(looked.count_total, 0);

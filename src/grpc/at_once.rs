@@ -1,8 +1,10 @@
-//! Verify as it is asked most: answered at once from what is kept, by hand-made
-//! framing. Whatever is unusual is left to the generated code, which answers what is
-//! usual byte for byte as it is answered here.
+//! What is answered at once, from what is kept: a question is taken as it came, and its
+//! answer made of what is kept encoded.
+//!
+//! Verify as it is asked most has hand-made framing, too. Whatever is unusual is left to
+//! the generated code, which answers what is usual byte for byte as it is answered here.
 
-use std::net::IpAddr;
+use std::{mem, net::IpAddr};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
@@ -47,12 +49,8 @@ pub(super) fn verify(
     let look = verifier.look()?;
     let asker = look.asker(presented, Some(ip)).filter(|asker| asker.may_verify())?;
 
-    let question = wire::Question::decode(wire::frame(body)?)?;
-    let mut requirement = question.requirement()?;
-    requirement.askers_workspace_id = asker.workspace_id();
-    let outcome = look.answer(question.token, &requirement)?;
-
-    let mut response = Response::new(Reply::message(frame(&look, &outcome)));
+    let answer = answer(&look, asker.workspace_id(), wire::frame(body)?, HEADER)?;
+    let mut response = Response::new(Reply::message(framed(answer)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     if let Some(request_id) = request_id {
@@ -61,10 +59,70 @@ pub(super) fn verify(
     Some(response)
 }
 
-/// The answer that a look gave, in its frame.
-fn frame(look: &Look<'_>, outcome: &Outcome<'_>) -> Bytes {
-    let mut message = Message::new(outcome, look);
-    let out = &mut message.0;
+/// The answer to a question, after so many bytes that are left free.
+pub(super) fn answer(
+    look: &Look<'_>,
+    askers_workspace_id: Option<&str>,
+    question: &[u8],
+    free: usize,
+) -> Option<Vec<u8>> {
+    let outcome = outcome(look, askers_workspace_id, question)?;
+    look.count(&outcome);
+    let mut out = Vec::with_capacity(free + length(look, &outcome));
+    out.resize(free, 0);
+    encode(look, &outcome, &mut out);
+    Some(out)
+}
+
+/// The answers to several questions, if all of them can be given.
+pub(super) fn answers<'q>(
+    look: &Look<'_>,
+    askers_workspace_id: Option<&str>,
+    questions: impl ExactSizeIterator<Item = &'q Bytes>,
+) -> Option<Vec<Bytes>> {
+    let mut outcomes = Vec::with_capacity(questions.len());
+    for question in questions {
+        outcomes.push(outcome(look, askers_workspace_id, question)?);
+    }
+    // All of them in one piece.
+    let length = outcomes.iter().map(|outcome| length(look, outcome)).sum();
+    let (mut all, mut ends) = (Vec::with_capacity(length), Vec::with_capacity(outcomes.len()));
+    for outcome in &outcomes {
+        look.count(outcome);
+        encode(look, outcome, &mut all);
+        ends.push(all.len());
+    }
+    let all = Bytes::from(all);
+    let mut begin = 0;
+    let each = ends.into_iter().map(|end| all.slice(mem::replace(&mut begin, end)..end));
+    Some(each.collect())
+}
+
+fn outcome<'l>(
+    look: &'l Look<'_>,
+    askers_workspace_id: Option<&str>,
+    question: &[u8],
+) -> Option<Outcome<'l>> {
+    let question = wire::Question::decode(question)?;
+    let mut requirement = question.requirement()?;
+    requirement.askers_workspace_id = askers_workspace_id;
+    look.outcome(question.token, &requirement)
+}
+
+/// How long an answer is, as a rule, so that it is moved nowhere.
+fn length(look: &Look<'_>, outcome: &Outcome<'_>) -> usize {
+    // The key and the length of the revision.
+    let tail = 3 + look.revision_text().len();
+    match outcome {
+        Outcome::Active(entry) => entry.answer().len() + tail,
+        Outcome::Refused(..) => 128 + tail,
+        Outcome::Unknown => 2 + tail,
+        Outcome::Malformed => 2,
+    }
+}
+
+/// Appends the answer that a look gave.
+fn encode(look: &Look<'_>, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
     let mut max_age = None;
     match outcome {
         Outcome::Active(entry) => {
@@ -81,32 +139,11 @@ fn frame(look: &Look<'_>, outcome: &Outcome<'_>) -> Bytes {
         Outcome::Active(_) | Outcome::Refused(..) | Outcome::Unknown => look.revision_text(),
     };
     wire::tail(revision, max_age, false, out);
-    message.framed()
 }
 
-/// A message in the making, with room for what precedes it.
-struct Message(Vec<u8>);
-
-impl Message {
-    /// Of the length that it will have, as a rule, so that it is moved nowhere.
-    fn new(outcome: &Outcome<'_>, look: &Look<'_>) -> Self {
-        // The key and the length of the revision.
-        let tail = 3 + look.revision_text().len();
-        let length = match outcome {
-            Outcome::Active(entry) => entry.answer().len() + tail,
-            Outcome::Refused(..) => 128 + tail,
-            Outcome::Unknown => 2 + tail,
-            Outcome::Malformed => 2,
-        };
-        let mut out = Vec::with_capacity(HEADER + length);
-        out.resize(HEADER, 0);
-        Self(out)
-    }
-
-    fn framed(self) -> Bytes {
-        let Self(mut out) = self;
-        let length = u32::try_from(out.len() - HEADER).expect("an answer is short");
-        out[1..HEADER].copy_from_slice(&length.to_be_bytes());
-        out.into()
-    }
+/// The message that stands behind the place of its header, in its frame.
+fn framed(mut message: Vec<u8>) -> Bytes {
+    let length = u32::try_from(message.len() - HEADER).expect("an answer is short");
+    message[1..HEADER].copy_from_slice(&length.to_be_bytes());
+    message.into()
 }

@@ -24,12 +24,14 @@ use crate::{
     directory::Directory,
     domain::Timestamp,
     error::Error,
-    proto::v1::{
-        api_client_authorizations_server::ApiClientAuthorizationsServer,
-        credentials_server::{Credentials, CredentialsServer},
-        directory_server::DirectoryServer,
-        personal_access_tokens_server::PersonalAccessTokensServer,
-        verification_server::VerificationServer,
+    proto::{
+        encoded::verification_server::VerificationServer,
+        v1::{
+            api_client_authorizations_server::ApiClientAuthorizationsServer,
+            credentials_server::{Credentials, CredentialsServer},
+            directory_server::DirectoryServer,
+            personal_access_tokens_server::PersonalAccessTokensServer,
+        },
     },
     rights::Right,
     verifier::{Asker, Verifier},

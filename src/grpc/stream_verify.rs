@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use prost::Message as _;
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -15,9 +16,11 @@ use tokio::{
 };
 use tonic::{Status, Streaming, codegen::tokio_stream::Stream};
 
-use super::{MAX_REQUEST, Presented, status, verification};
+use super::{MAX_REQUEST, Presented, at_once, status, verification};
 use crate::{
-    proto::v1::{self as proto, stream_verify_response::Result as Answered},
+    proto::encoded::{
+        StreamVerifyRequest, StreamVerifyResponse, stream_verify_response::Result as Answered,
+    },
     rights,
     verifier::{Asker, Event, Verifier},
 };
@@ -35,8 +38,8 @@ pub(super) struct Answers {
     verifier: Arc<Verifier>,
     asker: Asker,
     presented: Presented,
-    questions: Option<Streaming<proto::StreamVerifyRequest>>,
-    waiting: JoinSet<proto::StreamVerifyResponse>,
+    questions: Option<Streaming<StreamVerifyRequest>>,
+    waiting: JoinSet<StreamVerifyResponse>,
     checked: Interval,
     checking: Option<Check>,
     is_over: bool,
@@ -50,7 +53,7 @@ impl Answers {
         verifier: Arc<Verifier>,
         asker: Asker,
         presented: Presented,
-        questions: Streaming<proto::StreamVerifyRequest>,
+        questions: Streaming<StreamVerifyRequest>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         let mut checked = tokio::time::interval(CHECKED);
@@ -102,7 +105,7 @@ impl Answers {
     fn poll_answer(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<proto::StreamVerifyResponse, Status>>> {
+    ) -> Poll<Option<Result<StreamVerifyResponse, Status>>> {
         // Until one is to come, which then wakes this.
         while self.checked.poll_tick(context).is_ready() {}
         match self.poll_caller(context) {
@@ -148,31 +151,32 @@ impl Answers {
     }
 
     /// The answer, if it can be given at once; else it comes when it is there.
-    fn answer_or_wait(
-        &mut self,
-        question: proto::StreamVerifyRequest,
-    ) -> Option<proto::StreamVerifyResponse> {
-        let proto::StreamVerifyRequest { id, request } = question;
-        let request = request.unwrap_or_default();
-        if request.encoded_len() > MAX_REQUEST {
+    fn answer_or_wait(&mut self, question: StreamVerifyRequest) -> Option<StreamVerifyResponse> {
+        let StreamVerifyRequest { id, request: question } = question;
+        if question.len() > MAX_REQUEST {
             let status = Status::out_of_range("the question is longer than it may be");
             return Some(response(id, Err(status)));
         }
-        match verification::from_kept(&self.verifier, &request, &self.asker) {
-            Some(answered) => Some(response(id, answered)),
-            None => {
-                let (verifier, asker) = (Arc::clone(&self.verifier), self.asker.clone());
-                self.waiting.spawn(async move {
-                    response(id, verification::verify(&verifier, &request, &asker).await)
-                });
-                None
-            }
+        if let Some(look) = self.verifier.look()
+            && let Some(answer) = at_once::answer(&look, self.asker.workspace_id(), &question, 0)
+        {
+            return Some(response(id, Ok(answer.into())));
         }
+        let request = match verification::checked(question, &self.asker) {
+            Ok(request) => request,
+            Err(status) => return Some(response(id, Err(status))),
+        };
+        let (verifier, asker) = (Arc::clone(&self.verifier), self.asker.clone());
+        self.waiting.spawn(async move {
+            let answer = verification::verify(&verifier, &request, &asker).await;
+            response(id, answer.map(|answer| answer.encode_to_vec().into()))
+        });
+        None
     }
 }
 
 impl Stream for Answers {
-    type Item = Result<proto::StreamVerifyResponse, Status>;
+    type Item = Result<StreamVerifyResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.is_over {
@@ -187,13 +191,10 @@ impl Stream for Answers {
     }
 }
 
-fn response(
-    id: u64,
-    answered: Result<proto::VerifyResponse, Status>,
-) -> proto::StreamVerifyResponse {
+fn response(id: u64, answered: Result<Bytes, Status>) -> StreamVerifyResponse {
     let result = match answered {
-        Ok(response) => Answered::Response(response),
+        Ok(answer) => Answered::Response(answer),
         Err(status) => Answered::Error(status::in_place(&status)),
     };
-    proto::StreamVerifyResponse { id, result: Some(result) }
+    StreamVerifyResponse { id, result: Some(result) }
 }

@@ -1,15 +1,21 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
-    asker, caller, parse::Fields, presented, status, stream_verify::Answers, to_timestamp, wire,
+    asker, at_once, caller, parse::Fields, presented, status, stream_verify::Answers, to_timestamp,
+    wire,
 };
 use crate::{
     domain::{ExternalId, Found, Kind, Reason, Revision},
     error::Error,
-    proto::v1 as proto,
+    proto::{
+        encoded::{self, batch_verify_result::Result as BatchResult},
+        v1 as proto,
+    },
     rights,
     verifier::{Answer, Asker, Consistency, Decision, Event, Knows, Question, Verifier},
 };
@@ -24,7 +30,7 @@ pub(super) struct Service {
 }
 
 #[tonic::async_trait]
-impl proto::verification_server::Verification for Service {
+impl encoded::verification_server::Verification for Service {
     async fn verify(
         &self,
         request: Request<proto::VerifyRequest>,
@@ -36,20 +42,27 @@ impl proto::verification_server::Verification for Service {
 
     async fn batch_verify(
         &self,
-        request: Request<proto::BatchVerifyRequest>,
-    ) -> Result<Response<proto::BatchVerifyResponse>, Status> {
+        request: Request<encoded::BatchVerifyRequest>,
+    ) -> Result<Response<encoded::BatchVerifyResponse>, Status> {
         let asker = asker(&request, &rights::BATCH_VERIFY)?;
-        let request = request.into_inner();
+        let encoded::BatchVerifyRequest { requests, consistency: asked } = request.into_inner();
         let mut fields = Fields::default();
-        if request.requests.len() > MAX_BATCH {
+        if requests.len() > MAX_BATCH {
             fields.wrong("requests", format!("must have at most {MAX_BATCH} elements"));
         }
-        let consistency = consistency(&mut fields, request.consistency.as_ref());
+        let consistency = consistency(&mut fields, asked.as_ref());
         fields.check()?;
-        let mut results = Vec::with_capacity(request.requests.len());
-        let mut questions = Vec::with_capacity(request.requests.len());
-        for request in &request.requests {
-            let question = question(request, &asker).and_then(|(question, _)| {
+        if asked.is_none()
+            && let Some(kept) = self.kept_batch(&requests, &asker)
+        {
+            return Ok(Response::new(kept));
+        }
+        let requests: Vec<_> = requests.into_iter().map(decoded).collect();
+        let mut results = Vec::with_capacity(requests.len());
+        let mut questions = Vec::with_capacity(requests.len());
+        for request in &requests {
+            let question = request.as_ref().map_err(Status::clone).and_then(|request| {
+                let (question, _) = question(request, &asker)?;
                 let mut fields = Fields::default();
                 if request.consistency.is_some() {
                     fields.wrong("consistency", "must be unset: the batch has one");
@@ -64,29 +77,25 @@ impl proto::verification_server::Verification for Service {
         let mut decisions = decisions.into_iter();
         let mut stale = false;
         let results = results.into_iter().map(|result| {
-            use proto::batch_verify_result::Result::{Error, Response};
             let decided = result.and_then(|()| match decisions.next() {
                 Some(decision) => Ok(message(decision?)),
                 None => Err(Status::internal("a question is without its answer")),
             });
-            let result = match decided {
+            match decided {
                 Ok(response) => {
                     stale |= response.stale;
-                    Response(response)
+                    BatchResult::Response(response.encode_to_vec().into())
                 }
-                Err(status) => Error(status::in_place(&status)),
-            };
-            proto::BatchVerifyResult { result: Some(result) }
+                Err(status) => BatchResult::Error(status::in_place(&status)),
+            }
         });
-        let results = results.collect();
-        let revision = revision.to_string();
-        Ok(Response::new(proto::BatchVerifyResponse { results, revision, stale }))
+        Ok(Response::new(batch(results.collect::<Vec<_>>(), revision.to_string(), stale)))
     }
 
     async fn stream_verify(
         &self,
-        request: Request<Streaming<proto::StreamVerifyRequest>>,
-    ) -> Result<Response<BoxStream<proto::StreamVerifyResponse>>, Status> {
+        request: Request<Streaming<encoded::StreamVerifyRequest>>,
+    ) -> Result<Response<BoxStream<encoded::StreamVerifyResponse>>, Status> {
         let asker = asker(&request, &rights::STREAM_VERIFY)?;
         let presented = presented(&request)?;
         let place = Arc::clone(&self.places).try_acquire_owned();
@@ -142,25 +151,45 @@ pub(super) async fn verify(
     Ok(message(verifier.verify(presented, &requirement, asker, consistency).await?))
 }
 
-/// The same if it can be given at once, from what is kept.
-pub(super) fn from_kept(
-    verifier: &Verifier,
-    request: &proto::VerifyRequest,
-    asker: &Asker,
-) -> Option<Result<proto::VerifyResponse, Status>> {
-    if request.consistency.is_some() {
-        return None;
-    }
-    match question(request, asker) {
-        Ok(((presented, requirement), _)) => {
-            verifier.from_kept(presented, &requirement).map(|decision| Ok(message(decision)))
-        }
-        Err(status) => Some(Err(status)),
+impl Service {
+    /// The answers to all questions, if they can be given at once, from what is kept.
+    fn kept_batch(
+        &self,
+        questions: &[Bytes],
+        asker: &Asker,
+    ) -> Option<encoded::BatchVerifyResponse> {
+        let look = self.verifier.look()?;
+        let answers = at_once::answers(&look, asker.workspace_id(), questions.iter())?;
+        let results = answers.into_iter().map(BatchResult::Response);
+        Some(batch(results, look.revision_text().to_owned(), false))
     }
 }
 
+fn batch(
+    results: impl IntoIterator<Item = BatchResult>,
+    revision: String,
+    stale: bool,
+) -> encoded::BatchVerifyResponse {
+    let result = |result| encoded::BatchVerifyResult { result: Some(result) };
+    let results = results.into_iter().map(result).collect();
+    encoded::BatchVerifyResponse { results, revision, stale }
+}
+
+/// A question that came among others.
+fn decoded(question: Bytes) -> Result<proto::VerifyRequest, Status> {
+    proto::VerifyRequest::decode(question)
+        .map_err(|_| Status::invalid_argument("the question is no VerifyRequest"))
+}
+
+/// A question that came on a stream, if nothing is wrong with it.
+pub(super) fn checked(encoded: Bytes, asker: &Asker) -> Result<proto::VerifyRequest, Status> {
+    let request = decoded(encoded)?;
+    question(&request, asker)?;
+    Ok(request)
+}
+
 /// What is asked, with all that is wrong with it said at once.
-pub(super) fn question<'q>(
+fn question<'q>(
     request: &'q proto::VerifyRequest,
     asker: &'q Asker,
 ) -> Result<(Question<'q>, Consistency), Status> {

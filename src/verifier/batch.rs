@@ -74,7 +74,7 @@ impl Verifier {
     ) -> (Vec<Answered>, Revision, Timestamp) {
         let look = super::Look::new(self, fresh.trusts_unknown);
         let answers = questions.iter().map(|(presented, requirement)| {
-            let outcome = look.known(presented, requirement)?;
+            let outcome = look.outcome(presented, requirement)?;
             Some(Ok(self.decided(&look, outcome, fresh.is_stale)))
         });
         (answers.collect(), look.revision(), look.now())

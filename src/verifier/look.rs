@@ -98,27 +98,21 @@ impl<'v> Look<'v> {
     #[must_use]
     pub fn asker(&self, presented: &str, ip: Option<IpAddr>) -> Option<&Entry> {
         let requirement = Requirement { client_ip: ip, ..Requirement::default() };
-        match self.known(presented, &requirement)? {
+        match self.outcome(presented, &requirement)? {
             Outcome::Active(entry) => Some(entry),
             Outcome::Refused(..) | Outcome::Unknown | Outcome::Malformed => None,
         }
     }
 
+    /// Counts this as an answer that was given.
+    pub fn count(&self, outcome: &Outcome<'_>) {
+        self.verifier.counters.looked(outcome);
+    }
+
     /// Whether `presented` may be used for what is required; `None`: the store has to
     /// be asked.
     #[must_use]
-    pub fn answer(&self, presented: &str, requirement: &Requirement<'_>) -> Option<Outcome<'_>> {
-        let outcome = self.known(presented, requirement)?;
-        self.verifier.counters.looked(&outcome);
-        Some(outcome)
-    }
-
-    /// The same of what nobody asked for.
-    pub(super) fn known(
-        &self,
-        presented: &str,
-        requirement: &Requirement<'_>,
-    ) -> Option<Outcome<'_>> {
+    pub fn outcome(&self, presented: &str, requirement: &Requirement<'_>) -> Option<Outcome<'_>> {
         match self.verifier.parse(presented) {
             Some(token) => self.answer_of(&token, requirement),
             // It may be a system root token, which has no shape.

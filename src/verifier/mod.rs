@@ -275,15 +275,6 @@ impl Verifier {
         self.counters.happened(event, 1);
     }
 
-    /// The answer to a question, if it can be given at once, to who asks for nothing
-    /// newer than the policy demands.
-    #[must_use]
-    pub fn from_kept(&self, presented: &str, requirement: &Requirement<'_>) -> Option<Decision> {
-        let look = self.look()?;
-        let outcome = look.answer(presented, requirement)?;
-        Some(self.decided(&look, outcome, false))
-    }
-
     fn parse<'t>(&self, presented: &'t str) -> Option<TokenRef<'t>> {
         let token = TokenRef::parse(presented)?;
         let prefix = token.pat_prefix();
