@@ -14,9 +14,12 @@ use proptest::{
 use prost::Message as _;
 use token_authority::{
     proto::v1::{
-        Consistency, CreatePersonalAccessTokenRequest, RevokePersonalAccessTokenRequest,
-        UpdateUserRequest, VerifyRequest, consistency::Requirement,
+        BatchVerifyRequest, BatchVerifyResponse, BatchVerifyResult, Consistency,
+        CreatePersonalAccessTokenRequest, RevokePersonalAccessTokenRequest, StreamVerifyRequest,
+        StreamVerifyResponse, UpdateUserRequest, VerifyRequest, VerifyResponse,
+        batch_verify_result::Result as BatchResult, consistency::Requirement,
         create_personal_access_token_request::Expiry,
+        stream_verify_response::Result as StreamResult,
     },
     verifier::{Came, Event, LookedUp},
 };
@@ -45,6 +48,8 @@ async fn both_ways_answer_alike_whatever_is_asked() {
 }
 
 const VERIFY: &str = "/token_authority.v1.Verification/Verify";
+const BATCH_VERIFY: &str = "/token_authority.v1.Verification/BatchVerify";
+const STREAM_VERIFY: &str = "/token_authority.v1.Verification/StreamVerify";
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
 /// What sends a call the long way and changes nothing else of it.
@@ -291,6 +296,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
 async fn both_ways_answer_alike(engine: Engine) {
     let mut world = World::new(engine).await;
     questions(&mut world).await;
+    together(&mut world).await;
     wrong_questions(&mut world).await;
     bodies(&mut world).await;
     callers(&mut world).await;
@@ -299,11 +305,23 @@ async fn both_ways_answer_alike(engine: Engine) {
 
 /// Every outcome of every kind of question.
 async fn questions(world: &mut World) {
+    for request in every_question(world) {
+        world.expect(&world.ask(&request), Way::AtOnce).await;
+    }
+    let far = Requirement::MinRevision("not-a-revision".to_owned());
+    for asked in [None, Some(Requirement::FullyConsistent(true)), Some(far)] {
+        let consistency = Some(consistency(asked));
+        let request = VerifyRequest { consistency, ..world.question() };
+        world.expect(&world.ask(&request), Way::Long).await;
+    }
+}
+
+fn every_question(world: &World) -> Vec<VerifyRequest> {
     let tokens: Vec<_> = world.tokens.good.iter().chain(&world.tokens.refused).cloned().collect();
     let some = |text: &str| Some(text.to_owned());
-    for token in tokens {
+    let about = |token| {
         let plain = VerifyRequest { token, ..Default::default() };
-        for request in [
+        [
             plain.clone(),
             VerifyRequest { client_ip: some("10.1.2.3"), ..plain.clone() },
             VerifyRequest { client_ip: some("2001:db8::1"), ..plain.clone() },
@@ -327,17 +345,76 @@ async fn questions(world: &mut World) {
                 ..plain.clone()
             },
             VerifyRequest { kinds: vec![1], ..plain.clone() },
-            VerifyRequest { kinds: vec![2, 3], ..plain.clone() },
-        ] {
-            world.expect(&world.ask(&request), Way::AtOnce).await;
+            VerifyRequest { kinds: vec![2, 3], ..plain },
+        ]
+    };
+    tokens.into_iter().flat_map(about).collect()
+}
+
+/// Asked together, or on a stream, each question is answered as it is by itself.
+async fn together(world: &mut World) {
+    let kept = every_question(world);
+    let wrong = VerifyRequest { client_ip: Some("10.0.0".to_owned()), ..world.question() };
+    let never_asked = VerifyRequest { token: unknown_token(), ..Default::default() };
+    let all = [&kept[..], &[wrong, VerifyRequest::default(), never_asked]].concat();
+    let headers = world.headers_of(&world.server.admin);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut alone = Vec::new();
+    for request in &all {
+        let answered = world.answer(&world.ask(request), None).await.0;
+        alone.push(match answered.body.get(5..) {
+            Some(message) => Ok(VerifyResponse::decode(message).unwrap()),
+            None => Err(answered.headers["grpc-status"].to_str().unwrap().parse::<i32>().unwrap()),
+        });
+    }
+    assert_eq!(alone.iter().filter(|answer| answer.is_err()).count(), 2);
+    let revision = alone[0].as_ref().unwrap().revision.clone();
+
+    for (requests, asked) in [(&kept, None), (&kept, Some(Consistency::default())), (&all, None)] {
+        let request = BatchVerifyRequest { requests: requests.clone(), consistency: asked };
+        let body = framed(&request.encode_to_vec());
+        let answered = world.connection.post(BATCH_VERIFY, &headers, &[body]).await;
+        let batch = BatchVerifyResponse::decode(&answered.body[5..]).unwrap();
+        let results = batch.results.iter().zip(&alone).map(|(result, alone)| {
+            let result = result.result.clone().map(|result| match (result, alone) {
+                (BatchResult::Error(error), Err(code)) => {
+                    assert_eq!(error.code, *code);
+                    BatchResult::Error(error)
+                }
+                (_, alone) => BatchResult::Response(alone.clone().unwrap()),
+            });
+            BatchVerifyResult { result }
+        });
+        let results: Vec<_> = results.collect();
+        assert_eq!(results.len(), requests.len());
+        let expected = BatchVerifyResponse { results, revision: revision.clone(), stale: false };
+        assert_eq!(answered.body, framed(&expected.encode_to_vec()));
+    }
+
+    let questions = all.iter().zip(0..).map(|(request, id)| {
+        framed(&StreamVerifyRequest { id, request: Some(request.clone()) }.encode_to_vec())
+    });
+    let body = questions.collect::<Vec<_>>().concat();
+    let answered = world.connection.post(STREAM_VERIFY, &headers, &[body]).await;
+    let mut rest = &answered.body[..];
+    let mut seen = Vec::new();
+    while let Some((header, more)) = rest.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
+        let (message, more) = more.split_at(length);
+        let answer = StreamVerifyResponse::decode(message).unwrap();
+        let id = answer.id;
+        match (answer.result.unwrap(), &alone[usize::try_from(id).unwrap()]) {
+            (StreamResult::Error(error), Err(code)) => assert_eq!(error.code, *code),
+            (_, alone) => {
+                let result = Some(StreamResult::Response(alone.clone().unwrap()));
+                assert_eq!(message, StreamVerifyResponse { id, result }.encode_to_vec());
+            }
         }
+        seen.push(id);
+        rest = more;
     }
-    let far = Requirement::MinRevision("not-a-revision".to_owned());
-    for asked in [None, Some(Requirement::FullyConsistent(true)), Some(far)] {
-        let consistency = Some(consistency(asked));
-        let request = VerifyRequest { consistency, ..world.question() };
-        world.expect(&world.ask(&request), Way::Long).await;
-    }
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..all.len() as u64));
 }
 
 /// What is wrong with a question is said by the generated code alone.
