@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -106,48 +106,42 @@ impl Answers {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<StreamVerifyResponse, Status>>> {
-        // Until one is to come, which then wakes this.
-        while self.checked.poll_tick(context).is_ready() {}
-        match self.poll_caller(context) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
-            Poll::Pending => return Poll::Pending,
-        }
-        match self.waiting.poll_join_next(context) {
-            Poll::Ready(Some(Ok(answer))) => return Poll::Ready(Some(Ok(answer))),
-            Poll::Ready(Some(Err(_))) => {
-                let status = Status::internal("an answer was given up");
-                return Poll::Ready(Some(Err(status)));
-            }
-            Poll::Ready(None) if self.questions.is_none() => return Poll::Ready(None),
-            Poll::Ready(None) | Poll::Pending => {}
+        ready!(self.poll_caller(context))?;
+        if let Poll::Ready(answered) = self.poll_waiting(context) {
+            return Poll::Ready(Some(answered));
         }
         while self.waiting.len() < MAX_WAITING
             && let Some(questions) = &mut self.questions
         {
             match Pin::new(questions).poll_next(context) {
-                Poll::Ready(Some(Ok(question))) => {
-                    if let Some(answer) = self.answer_or_wait(question) {
+                Poll::Ready(Some(question)) => {
+                    if let Some(answer) = self.answer_or_wait(question?) {
                         return Poll::Ready(Some(Ok(answer)));
                     }
                 }
-                Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
-                Poll::Ready(None) => {
-                    self.questions = None;
-                    if self.waiting.is_empty() {
-                        return Poll::Ready(None);
-                    }
-                }
+                Poll::Ready(None) => self.questions = None,
                 Poll::Pending => break,
             }
         }
-        // What was just put there has to wake this as well.
-        match self.waiting.poll_join_next(context) {
-            Poll::Ready(Some(answer)) => {
-                Poll::Ready(Some(answer.map_err(|_| Status::internal("an answer was given up"))))
-            }
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        if self.questions.is_none() && self.waiting.is_empty() {
+            return Poll::Ready(None);
         }
+        // What was just put there has to wake this as well.
+        self.poll_waiting(context).map(Some)
+    }
+
+    /// The next answer of those that wait for the store.
+    fn poll_waiting(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<StreamVerifyResponse, Status>> {
+        if self.waiting.is_empty() {
+            return Poll::Pending;
+        }
+        self.waiting.poll_join_next(context).map(|answer| match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(_)) | None => Err(Status::internal("an answer was given up")),
+        })
     }
 
     /// The answer, if it can be given at once; else it comes when it is there.
@@ -182,7 +176,11 @@ impl Stream for Answers {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let polled = self.poll_answer(context);
+        let mut polled = self.poll_answer(context);
+        // Until a check is to come, which then wakes this.
+        while polled.is_pending() && self.checked.poll_tick(context).is_ready() {
+            polled = self.poll_answer(context);
+        }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.is_over = true;
             self.waiting.abort_all();
