@@ -177,8 +177,9 @@ fn batch(
 
 /// A question that came among others.
 fn decoded(question: Bytes) -> Result<proto::VerifyRequest, Status> {
-    proto::VerifyRequest::decode(question)
-        .map_err(|_| Status::invalid_argument("the question is no VerifyRequest"))
+    proto::VerifyRequest::decode(question).map_err(|_| {
+        status::invalid(vec![("request".to_owned(), "must be a VerifyRequest".to_owned())])
+    })
 }
 
 /// A question that came on a stream, if nothing is wrong with it.

@@ -391,18 +391,33 @@ async fn together(world: &mut World) {
         assert_eq!(answered.body, framed(&expected.encode_to_vec()));
     }
 
+    let torn = framed(&[10, 2, 10, 9]);
+    let answered = world.connection.post(BATCH_VERIFY, &headers, &[torn]).await;
+    let batch = BatchVerifyResponse::decode(&answered.body[5..]).unwrap();
+    let Some(BatchResult::Error(error)) = &batch.results[0].result else { panic!("{batch:?}") };
+    assert_eq!(error.code, 3);
+
     let questions = all.iter().zip(0..).map(|(request, id)| {
         framed(&StreamVerifyRequest { id, request: Some(request.clone()) }.encode_to_vec())
     });
     let body = questions.collect::<Vec<_>>().concat();
+    // A question that is none spoils no other.
+    let torn = framed(&[8, 0xe7, 7, 18, 2, 10, 9]);
+    let body = [torn, body].concat();
     let answered = world.connection.post(STREAM_VERIFY, &headers, &[body]).await;
     let mut rest = &answered.body[..];
     let mut seen = Vec::new();
     while let Some((header, more)) = rest.split_first_chunk::<5>() {
         let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
         let (message, more) = more.split_at(length);
+        rest = more;
         let answer = StreamVerifyResponse::decode(message).unwrap();
         let id = answer.id;
+        if id == 999 {
+            let Some(StreamResult::Error(error)) = answer.result else { panic!("{answer:?}") };
+            assert_eq!((error.code, &*error.message), (3, "request must be a VerifyRequest"));
+            continue;
+        }
         match (answer.result.unwrap(), &alone[usize::try_from(id).unwrap()]) {
             (StreamResult::Error(error), Err(code)) => assert_eq!(error.code, *code),
             (_, alone) => {
@@ -411,7 +426,6 @@ async fn together(world: &mut World) {
             }
         }
         seen.push(id);
-        rest = more;
     }
     seen.sort_unstable();
     assert!(seen.into_iter().eq(0..all.len() as u64));
