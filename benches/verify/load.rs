@@ -375,7 +375,7 @@ impl Connection {
     }
 
     /// One call of a method that takes and gives one message, both with their frame.
-    async fn call(&self, path: &'static str, message: Bytes) -> Result<Bytes, String> {
+    pub(crate) async fn call(&self, path: &'static str, message: Bytes) -> Result<Bytes, String> {
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
         let (response, mut body) = sender.send_request(self.request(path)?, false).map_err(text)?;
         body.send_data(message, true).map_err(text)?;

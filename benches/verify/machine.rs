@@ -4,8 +4,8 @@ use std::{
     collections::HashMap,
     fs,
     os::unix::process::CommandExt as _,
-    process::{Command, ExitCode},
-    time::Duration,
+    process::{self, Command, ExitCode},
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -80,6 +80,62 @@ fn threads(process: u32) -> HashMap<String, u64> {
         })
         .collect()
 }
+
+/// What others take of this machine, from when it is started: its host, and processes
+/// that this one has not started.
+pub(crate) struct Others {
+    since: Instant,
+    before: u64,
+}
+
+impl Others {
+    pub(crate) fn start() -> Self {
+        Self { since: Instant::now(), before: stolen() + of_others() }
+    }
+
+    /// Their share of all CPUs' time since.
+    pub(crate) fn share(&self) -> f64 {
+        let taken = (stolen() + of_others()).saturating_sub(self.before) as f64 / HERTZ;
+        taken / (self.since.elapsed().as_secs_f64() * cpus().len() as f64)
+    }
+}
+
+/// In which the system counts CPU time in these files, a second.
+const HERTZ: f64 = 100.0;
+
+/// What the host took while something wanted to run, on all CPUs.
+fn stolen() -> u64 {
+    let statistics = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let all = statistics.lines().next().unwrap_or_default();
+    all.split_whitespace().nth(8).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
+}
+
+/// The CPU time of all processes that do not descend from this one, with that of their
+/// children that ended. The system's own threads are no processes.
+fn of_others() -> u64 {
+    let all: HashMap<u32, (u32, u64)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let process = path.file_name()?.to_str()?.parse().ok()?;
+            let statistics = fs::read_to_string(path.join("stat")).ok()?;
+            // The name before may hold anything.
+            let fields: Vec<&str> = statistics.rsplit_once(')')?.1.split_whitespace().collect();
+            let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok());
+            Some((process, (fields.get(1)?.parse().ok()?, ticks.sum())))
+        })
+        .collect();
+    let is_other = |process: &u32| {
+        let parent = |process: &u32| all.get(process).map(|(parent, _)| *parent);
+        std::iter::successors(Some(*process), parent)
+            .all(|ancestor| ancestor != process::id() && ancestor != SYSTEM)
+    };
+    all.iter().filter(|(process, _)| is_other(process)).map(|(_, (_, ticks))| ticks).sum()
+}
+
+/// The parent of the system's own threads.
+const SYSTEM: u32 = 2;
 
 /// The memory that a process has, in bytes.
 pub(crate) fn memory(process: u32) -> f64 {

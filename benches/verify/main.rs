@@ -15,6 +15,7 @@ mod constant;
 mod load;
 mod machine;
 mod pgbench;
+mod picture;
 mod process;
 mod questions;
 mod reference;
@@ -23,7 +24,7 @@ mod rows;
 mod seeds;
 mod world;
 
-use std::{env, path::Path, process::ExitCode};
+use std::{env, path::Path, process::ExitCode, time::Instant};
 
 use report::Report;
 use rows::Group;
@@ -78,12 +79,17 @@ fn main() -> ExitCode {
                 wanted.iter().any(|word| word == group.name())
             };
             if is_wanted {
+                let since = Instant::now();
                 group.measure(&world, &mut report).await;
+                report.took(group.name(), since.elapsed());
             }
         }
+        report.close(world.quietness());
         if save {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks");
-            report.save(&directory).unwrap();
+            let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
+            let command = format!("cargo bench --bench verify -- {}", arguments.join(" "));
+            report.save(&directory, &command).unwrap();
         }
     });
     ExitCode::SUCCESS

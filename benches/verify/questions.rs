@@ -17,6 +17,8 @@ const ACTIVE: &[u8] = &[0x08, 1];
 /// Tag of `VerifyResponse.reason`, the first field of any other answer.
 const REASON: u8 = 0x10;
 
+const CREATE: &str = "/token_authority.v1.PersonalAccessTokens/CreatePersonalAccessToken";
+
 /// A method, the messages that it is called with, and what a right answer is.
 #[derive(Clone)]
 pub(crate) struct Question {
@@ -33,11 +35,12 @@ pub(crate) struct Question {
 impl Question {
     /// About each of these tokens, in turn, again and again: they are good.
     pub(crate) fn verify(tokens: &[String]) -> Self {
-        Self::of(
-            "/token_authority.v1.Verification/Verify",
-            tokens.iter().map(|token| verify(token)),
-            is_active,
-        )
+        Self::asking(tokens.iter().map(|token| verify(token)))
+    }
+
+    /// These, of which the answer is yes.
+    pub(crate) fn asking(requests: impl Iterator<Item = VerifyRequest>) -> Self {
+        Self::of("/token_authority.v1.Verification/Verify", requests, is_active)
     }
 
     /// About each of these tokens: they are not good.
@@ -77,8 +80,17 @@ impl Question {
             user_id: Some(user_id.clone()),
             ..Default::default()
         });
-        let path = "/token_authority.v1.PersonalAccessTokens/CreatePersonalAccessToken";
-        Self::of(path, messages, is_anything)
+        Self::of(CREATE, messages, is_anything)
+    }
+
+    /// Makes a token with these scopes for the caller.
+    pub(crate) fn create_with(scopes: &[String]) -> Self {
+        let message = CreatePersonalAccessTokenRequest {
+            name: "of a benchmark".to_owned(),
+            scopes: scopes.to_vec(),
+            ..Default::default()
+        };
+        Self::of(CREATE, std::iter::once(message), is_anything)
     }
 
     /// Asks each message once instead of again and again.

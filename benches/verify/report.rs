@@ -5,10 +5,12 @@ use std::{
     fs,
     io::{self, Write as _, stdout},
     path::Path,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use hdrhistogram::Histogram;
+
+use crate::picture;
 
 /// What one row of the table says.
 pub(crate) struct Row {
@@ -37,7 +39,31 @@ pub(crate) struct Rounds(Vec<f64>);
 pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    Must { at_most: f64, reach: f64 },
+    Must {
+        at_most: f64,
+        reach: f64,
+    },
+    /// Of some round at least: what is more than this can't be told from it.
+    NotMoreThan(f64),
+}
+
+/// Whether a goal is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Reached,
+    /// What must be, but not what should be reached.
+    MustOnly,
+    Missed,
+}
+
+impl Verdict {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Reached => "reached",
+            Self::MustOnly => "must only",
+            Self::Missed => "MISSED",
+        }
+    }
 }
 
 impl Rounds {
@@ -82,16 +108,23 @@ impl Goal {
             Self::Must { at_most, reach } => {
                 format!("must ≤ {}, reach ≤ {}", number(at_most, unit), number(reach, unit))
             }
+            Self::NotMoreThan(bound) => format!("not above {}", number(bound, unit)),
         }
     }
 
-    fn verdict(self, value: f64) -> &'static str {
+    fn verdict(self, rounds: &Rounds) -> Verdict {
+        let value = rounds.median();
+        let is_reached = match self {
+            Self::AtMost(bound) | Self::Must { reach: bound, .. } => value <= bound,
+            Self::AtLeast(bound) => value >= bound,
+            Self::NotMoreThan(bound) => rounds.least() <= bound,
+        };
         match self {
-            Self::AtMost(bound) if value <= bound => "reached",
-            Self::AtLeast(bound) if value >= bound => "reached",
-            Self::Must { reach, .. } if value <= reach => "reached",
-            Self::Must { at_most, .. } if value <= at_most => "must only",
-            Self::AtMost(_) | Self::AtLeast(_) | Self::Must { .. } => "MISSED",
+            _ if is_reached => Verdict::Reached,
+            Self::Must { at_most, .. } if value <= at_most => Verdict::MustOnly,
+            Self::AtMost(_) | Self::AtLeast(_) | Self::Must { .. } | Self::NotMoreThan(_) => {
+                Verdict::Missed
+            }
         }
     }
 }
@@ -108,10 +141,20 @@ impl Row {
         }
     }
 
+    /// Whether its goal is reached; `None`: it has none.
+    fn verdict(&self) -> Option<Verdict> {
+        match (&self.measured, self.goal) {
+            (Measured::Rounds(rounds, _), Some(goal)) => Some(goal.verdict(rounds)),
+            (Measured::Rounds(..), None) => None,
+            // What should have been measured is not reached.
+            (Measured::Not(_), _) => Some(Verdict::Missed),
+        }
+    }
+
     fn cells(&self) -> [String; 6] {
         let (value, spread, goal) = match (&self.measured, self.goal) {
             (Measured::Not(why), _) => {
-                (format!("not measured: {why}"), String::new(), String::new())
+                (format!("not measured: {why}"), String::new(), "MISSED".to_owned())
             }
             (Measured::Rounds(rounds, unit), goal) => {
                 let spread = match rounds.0.len() {
@@ -123,7 +166,7 @@ impl Row {
                     ),
                 };
                 let goal = goal.map_or_else(String::new, |goal| {
-                    format!("{}: {}", goal.text(unit), goal.verdict(rounds.median()))
+                    format!("{}: {}", goal.text(unit), goal.verdict(rounds).text())
                 });
                 (number(rounds.median(), unit), spread, goal)
             }
@@ -138,7 +181,8 @@ pub(crate) fn number(value: f64, unit: &str) -> String {
         size if size >= 100.0 || size == 0.0 => 0,
         size if size >= 10.0 => 1,
         size if size >= 0.1 => 2,
-        _ => 4,
+        size if size >= 0.001 => 4,
+        _ => 6,
     };
     let space = if unit.is_empty() { "" } else { " " };
     format!("{value:.digits$}{space}{unit}")
@@ -149,20 +193,28 @@ const WIDTHS: [usize; 5] = [58, 20, 22, 14, 22];
 
 /// The rows so far, which are printed as they come.
 pub(crate) struct Report {
+    begun: Instant,
     rows: Vec<Row>,
     curves: Vec<(String, Histogram<u64>)>,
     about: Vec<String>,
+    /// How long each group took.
+    took: Vec<(&'static str, Duration)>,
 }
 
 impl Report {
     pub(crate) fn new(about: Vec<String>) -> Self {
-        let report = Self { rows: Vec::new(), curves: Vec::new(), about };
-        for line in &report.about {
+        for line in &about {
             say(line);
         }
         say("");
         say(&line(&HEADS.map(ToOwned::to_owned)));
-        report
+        Self {
+            begun: Instant::now(),
+            rows: Vec::new(),
+            curves: Vec::new(),
+            about,
+            took: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, row: Row) {
@@ -175,95 +227,79 @@ impl Report {
         self.curves.push((name.into(), latencies));
     }
 
+    /// Notes that a group took so long.
+    pub(crate) fn took(&mut self, group: &'static str, time: Duration) {
+        self.took.push((group, time));
+    }
+
+    /// Says how long it took, and what was reached; the last of it is how much.
+    pub(crate) fn close(&mut self, quietness: String) {
+        self.about.push(quietness);
+        self.about.push(self.times());
+        say("");
+        for line in self.about.iter().rev().take(2).rev().cloned().chain(self.verdicts()) {
+            say(&line);
+        }
+    }
+
+    fn times(&self) -> String {
+        let seconds = |time: Duration| format!("{:.0} s", time.as_secs_f64());
+        let groups = self.took.iter().map(|(group, time)| format!("{group} {}", seconds(*time)));
+        let groups: Vec<String> = groups.collect();
+        format!("{} in all: {}", seconds(self.begun.elapsed()), groups.join(", "))
+    }
+
+    /// What was not reached, and how much was.
+    fn verdicts(&self) -> Vec<String> {
+        let verdicts = || self.rows.iter().filter_map(|row| Some((row, row.verdict()?)));
+        let count = |wanted| verdicts().filter(|(_, verdict)| *verdict == wanted).count();
+        let mut lines: Vec<String> = verdicts()
+            .filter(|(_, verdict)| *verdict != Verdict::Reached)
+            .map(|(row, verdict)| {
+                let [what, .., value, _, goal] = row.cells();
+                let goal =
+                    goal.rsplit_once(": ").map_or(String::new(), |(goal, _)| goal.to_owned());
+                format!("{}: {what}: {value}, {goal}", verdict.text())
+            })
+            .collect();
+        let must_only = match count(Verdict::MustOnly) {
+            0 => String::new(),
+            some => format!(", {some} only what they must"),
+        };
+        let (reached, all) = (count(Verdict::Reached), verdicts().count());
+        lines.push(format!("{reached} of {all} goals reached{must_only}"));
+        lines
+    }
+
     /// Writes what was measured today to this directory.
-    pub(crate) fn save(&self, directory: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, directory: &Path, command: &str) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         let now = prost_types::Timestamp::from(SystemTime::now()).to_string();
         let date = now.split('T').next().unwrap_or(&now);
-        let mut text =
-            format!("# Benchmark of {date}\n\n`cargo bench --bench verify -- --save`\n\n");
-        for line in &self.about {
-            text.push_str(&format!("- {line}\n"));
-        }
+        let mut text = format!("# Benchmark of {date}\n\n`{command}`\n\n");
+        let list = |lines: &[String]| -> String {
+            lines.iter().map(|line| format!("- {line}\n")).collect()
+        };
+        text.push_str(&list(&self.about));
+        text.push_str(&format!("\n## Goals\n\n{}\n## Figures\n\n", list(&self.verdicts())));
         let rule = HEADS.map(|_| "---".to_owned());
-        let rows = self.rows.iter().map(Row::cells);
-        text.push('\n');
+        let rows = self.rows.iter().map(|row| {
+            let is_missed = row.verdict() == Some(Verdict::Missed);
+            row.cells().map(|cell| match is_missed && !cell.is_empty() {
+                true => format!("**{}**", cell.trim()),
+                false => cell,
+            })
+        });
         for cells in [HEADS.map(ToOwned::to_owned), rule].into_iter().chain(rows) {
             writeln!(text, "| {} |", cells.join(" | ")).map_err(io::Error::other)?;
         }
         if !self.curves.is_empty() {
             let picture = format!("{date}.svg");
-            fs::write(directory.join(&picture), self.picture())?;
-            writeln!(text, "\n![Latencies]({picture})").map_err(io::Error::other)?;
+            fs::write(directory.join(&picture), picture::draw(&self.curves))?;
+            let title = "Time to the answer against the share of answers that were faster";
+            writeln!(text, "\n## Latencies\n\n![{title}]({picture})").map_err(io::Error::other)?;
         }
         fs::write(directory.join(format!("{date}.md")), text)
-    }
-
-    /// Latency against percentile, both on scales that show the slowest.
-    fn picture(&self) -> String {
-        const COLOURS: [&str; 6] =
-            ["#1b6ac9", "#c9501b", "#2a9d3a", "#8a3ac9", "#777777", "#b8a000"];
-        let (width, height, left, top) = (760.0, 380.0, 70.0, 20.0);
-        let percentiles = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99];
-        let across = |percentile: f64| {
-            let nines = -(1.0 - percentile / 100.0).max(1e-4).log10();
-            left + nines / 4.0 * width
-        };
-        let (least, most) = (1e4_f64.log10(), self.slowest().max(1e6).log10());
-        let up =
-            |nanos: f64| top + height - (nanos.max(1e4).log10() - least) / (most - least) * height;
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" \
-             font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-            left + width + 20.0,
-            top + height + 50.0 + 18.0 * self.curves.len() as f64,
-        );
-        for percentile in percentiles {
-            let x = across(percentile);
-            svg.push_str(&format!(
-                "<path d=\"M{x:.1} {top}v{height}\" stroke=\"#ddd\"/>\
-                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{percentile} %</text>\n",
-                top + height + 18.0
-            ));
-        }
-        for power in 4..=10 {
-            let nanos = 10_f64.powi(power);
-            if nanos > 10_f64.powf(most) {
-                break;
-            }
-            let y = up(nanos);
-            svg.push_str(&format!(
-                "<path d=\"M{left} {y:.1}h{width}\" stroke=\"#ddd\"/>\
-                 <text x=\"{}\" y=\"{y:.1}\" text-anchor=\"end\">{} ms</text>\n",
-                left - 6.0,
-                nanos / 1e6
-            ));
-        }
-        for ((name, latencies), (at, colour)) in
-            self.curves.iter().zip(COLOURS.iter().cycle().enumerate())
-        {
-            let points: Vec<String> = (0..=200)
-                .map(|step| 100.0 * (1.0 - 10_f64.powf(-4.0 * f64::from(step) / 200.0)))
-                .map(|percentile| {
-                    let nanos = latencies.value_at_percentile(percentile) as f64;
-                    format!("{:.1},{:.1}", across(percentile), up(nanos))
-                })
-                .collect();
-            svg.push_str(&format!(
-                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n\
-                 <text x=\"{left}\" y=\"{}\" fill=\"{colour}\">{name}</text>\n",
-                points.join(" "),
-                top + height + 42.0 + 18.0 * at as f64
-            ));
-        }
-        svg + "</svg>\n"
-    }
-
-    fn slowest(&self) -> f64 {
-        self.curves
-            .iter()
-            .map(|(_, latencies)| latencies.value_at_percentile(99.99) as f64)
-            .fold(0.0, f64::max)
     }
 }
 

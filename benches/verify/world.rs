@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::{
     Extent,
     load::{self, Target},
-    machine,
+    machine::{self, Others},
     process::{Apart, Certificate, Contender},
     questions::{FRAME, Question},
     report::{Rounds, say},
@@ -22,9 +23,11 @@ use crate::{
 
 /// How many tokens are asked about where they are to be warm.
 const WARM: usize = 1_000;
-/// How many rounds there are, and how many at most if these are far apart.
+/// How many rounds there are, and how many at most if these are far apart or disturbed.
 const ROUNDS: usize = 5;
 const MOST_ROUNDS: usize = 9;
+/// In a round that counts others have taken no larger share of the machine.
+const MOST_DISTURBED: f64 = 0.02;
 
 /// What rows share.
 pub(crate) struct World {
@@ -34,6 +37,8 @@ pub(crate) struct World {
     cluster: OnceCell<Cluster>,
     seeds: OnceCell<Seeds>,
     warm: OnceCell<Warm>,
+    rounds: AtomicUsize,
+    disturbed: AtomicUsize,
 }
 
 /// A server that knows its tokens, and what it is held against, on CPUs of their own.
@@ -58,6 +63,8 @@ impl World {
             cluster: OnceCell::new(),
             seeds: OnceCell::new(),
             warm: OnceCell::new(),
+            rounds: AtomicUsize::new(0),
+            disturbed: AtomicUsize::new(0),
         }
     }
 
@@ -71,7 +78,11 @@ impl World {
             ),
             None => "generator, server and reference on one CPU".to_owned(),
         };
-        vec![machine::description(), format!("{postgres}, fsync on"), apart]
+        let mut commit = Command::new("git");
+        commit.args(["describe", "--always", "--dirty", "--tags"]);
+        let commit = machine::version(commit.current_dir(env!("CARGO_MANIFEST_DIR")));
+        let program = format!("token-authority {}, {commit}", env!("CARGO_PKG_VERSION"));
+        vec![program, machine::description(), format!("{postgres}, fsync on"), apart]
     }
 
     pub(crate) fn is_quick(&self) -> bool {
@@ -85,7 +96,7 @@ impl World {
 
     /// How long one measurement lasts.
     pub(crate) fn lasts(&self) -> Duration {
-        self.scale(Duration::from_millis(1_500), Duration::from_millis(600))
+        self.scale(Duration::from_millis(1_000), Duration::from_millis(600))
     }
 
     pub(crate) async fn cluster(&self) -> &Cluster {
@@ -136,18 +147,47 @@ impl World {
     }
 
     /// Measures each of `N` in turn, more often if the first and the last of them are far
-    /// from steady.
-    pub(crate) fn take_turns<const N: usize>(
+    /// from steady, or if others took part of the machine.
+    pub(crate) fn take_turns<const N: usize>(&self, measure: impl FnMut(usize) -> f64) -> Turns<N> {
+        self.turns(ROUNDS, MOST_ROUNDS, measure)
+    }
+
+    /// The same, so many times at least and at most.
+    ///
+    /// Which rounds count is decided by what others took meanwhile, never by the figures.
+    pub(crate) fn turns<const N: usize>(
         &self,
+        least: usize,
+        most: usize,
         mut measure: impl FnMut(usize) -> f64,
     ) -> Turns<N> {
-        let mut turns = Turns(Vec::new());
-        while turns.0.len() < ROUNDS
-            || (turns.0.len() < MOST_ROUNDS && !self.is_quick() && turns.ratio(0, N - 1).is_noisy())
-        {
-            turns.0.push(std::array::from_fn(&mut measure));
+        let mut all: Vec<(f64, [f64; N])> = Vec::new();
+        loop {
+            let others = Others::start();
+            let figures = std::array::from_fn(&mut measure);
+            all.push((others.share(), figures));
+            all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            let quiet = all.iter().filter(|(share, _)| *share <= MOST_DISTURBED).count();
+            let turns = Turns(all.iter().take(quiet.max(least)).map(|(_, round)| *round).collect());
+            let is_enough =
+                quiet >= least && (self.is_quick() || !turns.ratio(0, N - 1).is_noisy());
+            if is_enough || all.len() >= most {
+                self.rounds.fetch_add(all.len(), Ordering::Relaxed);
+                self.disturbed.fetch_add(all.len() - quiet, Ordering::Relaxed);
+                break turns;
+            }
         }
-        turns
+    }
+
+    /// How quiet it was.
+    pub(crate) fn quietness(&self) -> String {
+        let [disturbed, rounds] =
+            [&self.disturbed, &self.rounds].map(|count| count.load(Ordering::Relaxed));
+        let share = MOST_DISTURBED * 100.0;
+        format!(
+            "{disturbed} of {rounds} rounds in which the host or processes of others took more \
+             than {share:.0} % of the machine: left out where there were enough others"
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is measured, in groups that share what they need.
 
 pub(crate) mod changes;
+pub(crate) mod shape;
 pub(crate) mod start;
 pub(crate) mod store;
 pub(crate) mod warm;
@@ -25,11 +26,12 @@ pub(crate) enum Group {
     Sustained,
     Create,
     Start,
+    Shape,
 }
 
 impl Group {
     /// In the order in which they are measured.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Start,
         Self::Warm,
         Self::Latency,
@@ -45,6 +47,7 @@ impl Group {
         Self::Create,
         Self::Stored,
         Self::Connections,
+        Self::Shape,
     ];
 
     /// By what it is chosen.
@@ -65,13 +68,14 @@ impl Group {
             Self::Sustained => "sustained",
             Self::Create => "create",
             Self::Start => "start",
+            Self::Shape => "shape",
         }
     }
 
     /// Whether it is left out of a quick run that names none.
     pub(crate) fn is_slow(self) -> bool {
         match self {
-            Self::Connections | Self::Stored | Self::Cold => true,
+            Self::Connections | Self::Stored | Self::Cold | Self::Shape => true,
             Self::Warm
             | Self::Latency
             | Self::Stream
@@ -104,6 +108,7 @@ impl Group {
             Self::Sustained => changes::sustained(world, report).await,
             Self::Create => changes::create(world, report).await,
             Self::Start => start::start(world, report).await,
+            Self::Shape => shape::shape(world, report).await,
         }
     }
 }
