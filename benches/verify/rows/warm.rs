@@ -7,6 +7,7 @@ use token_authority::{domain::Token, random};
 
 use crate::{
     load::{self, Outcome, Target, Width},
+    pgbench::CALLERS,
     process::Contender,
     questions::Question,
     report::{Goal, Measured, Report, Rounds, Row, number},
@@ -173,7 +174,7 @@ pub(crate) async fn garbage(world: &World, report: &mut Report) {
     let once: Vec<String> = (0..2_000).map(|_| text_of_unknown()).collect();
     if let Some(before) = statements(world).await {
         let question = Question::refused(&once).once();
-        let calls = load::closed(&target, &question, WIDTH, Duration::MAX).right().answers;
+        let calls = load::closed(&target, &question, CALLERS, Duration::MAX).right().answers;
         let after = statements(world).await.unwrap_or(before);
         report.add(statements_row("unknown, each once", after - before, calls, 1.05));
     }
