@@ -51,6 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) cpu: Duration,
     /// Time to each answer, in nanoseconds.
     pub(crate) latencies: Histogram<u64>,
+    /// Questions that the generator sent later than they were due, each by more than [`LATE`].
+    pub(crate) late: u64,
     /// Wrong answers and failures, and the first of them.
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
@@ -63,6 +65,7 @@ impl Outcome {
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
             latencies: Histogram::new(3).expect("three digits are few enough"),
+            late: 0,
             errors: 0,
             first_error: None,
         }
@@ -90,6 +93,11 @@ impl Outcome {
         self.latencies.value_at_percentile(percentile) as f64 / 1e6
     }
 
+    /// The share of questions that the generator sent late.
+    pub(crate) fn late_share(&self) -> f64 {
+        self.late as f64 / self.answers as f64
+    }
+
     fn note(&mut self, answer: Result<u64, String>, took: Duration) {
         match answer {
             Ok(answers) => {
@@ -106,6 +114,7 @@ impl Outcome {
 
     fn add(&mut self, other: Self) {
         self.answers += other.answers;
+        self.late += other.late;
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
         self.latencies.add(other.latencies).expect("it grows as it must");
@@ -148,6 +157,9 @@ pub(crate) fn closed(
     })
 }
 
+/// How late a question is sent at most, if nothing keeps the generator from its CPU.
+const LATE: Duration = Duration::from_micros(500);
+
 /// Asks so often a second, whether answers come or not; an answer's time counts from
 /// when its question was due.
 pub(crate) fn open(
@@ -165,6 +177,7 @@ pub(crate) fn open(
         let connections = connections.to_vec();
         Box::pin(async move {
             let noted = Arc::new(Mutex::new(Outcome::new()));
+            let mut late = 0;
             let (pending, mut all_done) = mpsc::channel::<()>(1);
             for (at, connection) in (0..calls).zip(connections.iter().cycle()) {
                 let due = start + Duration::from_secs_f64(at as f64 / rate);
@@ -172,6 +185,7 @@ pub(crate) fn open(
                 while Instant::now() < due {
                     tokio::task::yield_now().await;
                 }
+                late += u64::from(due.elapsed() > LATE);
                 let (connection, question) = (connection.clone(), question.clone());
                 let (noted, pending) = (Arc::clone(&noted), pending.clone());
                 tokio::spawn(async move {
@@ -185,7 +199,7 @@ pub(crate) fn open(
             drop(pending);
             let _ = all_done.recv().await;
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *noted, Outcome::new())
+            Outcome { late, ..std::mem::replace(&mut *noted, Outcome::new()) }
         })
     })
 }

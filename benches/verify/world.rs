@@ -155,20 +155,23 @@ impl World {
     /// The same, so many times at least and at most.
     ///
     /// Which rounds count is decided by what others took meanwhile, never by the figures.
-    pub(crate) fn turns<const N: usize>(
+    pub(crate) fn turns<const N: usize, F: Into<Figure>>(
         &self,
         least: usize,
         most: usize,
-        mut measure: impl FnMut(usize) -> f64,
+        mut measure: impl FnMut(usize) -> F,
     ) -> Turns<N> {
-        let mut all: Vec<(f64, [f64; N])> = Vec::new();
+        let mut all: Vec<(f64, usize, [f64; N])> = Vec::new();
         loop {
             let others = Others::start();
-            let figures = std::array::from_fn(&mut measure);
-            all.push((others.share(), figures));
-            all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-            let quiet = all.iter().filter(|(share, _)| *share <= MOST_DISTURBED).count();
-            let turns = Turns(all.iter().take(quiet.max(least)).map(|(_, round)| *round).collect());
+            let figures: [Figure; N] = std::array::from_fn(|which| measure(which).into());
+            let disturbed = figures.iter().map(|figure| figure.disturbed);
+            let disturbed = disturbed.fold(others.share(), f64::max);
+            all.push((disturbed, all.len(), figures.map(|figure| figure.value)));
+            all.sort_by(|(one, ..), (other, ..)| one.total_cmp(other));
+            let quiet = all.iter().filter(|(share, ..)| *share <= MOST_DISTURBED).count();
+            let counted = all.iter().take(quiet.max(least));
+            let turns = Turns(counted.map(|(_, at, figures)| (*at, *figures)).collect());
             let is_enough =
                 quiet >= least && (self.is_quick() || !turns.ratio(0, N - 1).is_noisy());
             if is_enough || all.len() >= most {
@@ -186,23 +189,40 @@ impl World {
         let share = MOST_DISTURBED * 100.0;
         format!(
             "{disturbed} of {rounds} rounds in which the host or processes of others took more \
-             than {share:.0} % of the machine: left out where there were enough others"
+             than {share:.0} % of the machine, or kept the generator from its CPU: left out where there were enough others"
         )
     }
 }
 
-/// The figures of `N` contenders, round by round.
-pub(crate) struct Turns<const N: usize>(Vec<[f64; N]>);
+/// A figure, and how much it was disturbed beside what is known of the whole machine.
+pub(crate) struct Figure {
+    pub(crate) value: f64,
+    pub(crate) disturbed: f64,
+}
+
+impl From<f64> for Figure {
+    fn from(value: f64) -> Self {
+        Self { value, disturbed: 0.0 }
+    }
+}
+
+/// The figures of `N` contenders in the rounds that count, by the places of these.
+pub(crate) struct Turns<const N: usize>(Vec<(usize, [f64; N])>);
 
 impl<const N: usize> Turns<N> {
     /// Those of one of them.
     pub(crate) fn of(&self, which: usize) -> Rounds {
-        Rounds::new(self.0.iter().map(|round| round[which]).collect())
+        Rounds::new(self.0.iter().map(|(_, figures)| figures[which]).collect())
+    }
+
+    /// Which of all rounds these are.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|(at, _)| *at)
     }
 
     /// Those of one as ratios to those of another, of the same round each.
     pub(crate) fn ratio(&self, one: usize, to: usize) -> Rounds {
-        Rounds::new(self.0.iter().map(|round| round[one] / round[to]).collect())
+        Rounds::new(self.0.iter().map(|(_, figures)| figures[one] / figures[to]).collect())
     }
 }
 
