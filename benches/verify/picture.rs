@@ -2,6 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use crate::report::number;
+
 /// Of the plot, and of what is around it.
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
@@ -112,13 +114,10 @@ pub(crate) fn draw(curves: &[(String, Histogram<u64>)]) -> String {
     }
     text("small", LEFT + WIDTH / 2.0, bottom + 40.0, "middle", "of all answers took no longer");
     for (at, (name, latencies)) in curves.iter().enumerate() {
-        let at_most = |percentile| latencies.value_at_percentile(percentile) as f64 / 1e6;
-        let name = format!(
-            "{name}: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
-            at_most(50.0),
-            at_most(99.0),
-            at_most(99.9)
-        );
+        let at_most =
+            |percentile| number(latencies.value_at_percentile(percentile) as f64 / 1e6, "ms");
+        let [middle, slow, slower] = [50.0, 99.0, 99.9].map(at_most);
+        let name = format!("{name}: p50 {middle}, p99 {slow}, p99.9 {slower}");
         text("", LEFT + 36.0, legend(at) + 4.0, "start", &name);
     }
     svg + "</svg>\n"

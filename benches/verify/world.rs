@@ -152,6 +152,14 @@ impl World {
         self.turns(ROUNDS, MOST_ROUNDS, measure)
     }
 
+    /// The same where there are many rows, each of which is but looked at beside others.
+    pub(crate) fn take_few_turns<const N: usize>(
+        &self,
+        measure: impl FnMut(usize) -> f64,
+    ) -> Turns<N> {
+        self.turns(ROUNDS, ROUNDS + 1, measure)
+    }
+
     /// The same, so many times at least and at most.
     ///
     /// Which rounds count is decided by what others took meanwhile, never by the figures.

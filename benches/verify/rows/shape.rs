@@ -55,7 +55,7 @@ impl Shape {
             // The last ones, which are found last.
             required_scopes: self.scopes().split_off(self.scopes - self.required),
             request_method: has_path.then(|| "GET".to_owned()),
-            request_path: has_path.then(|| "/".repeat(self.path)),
+            request_path: has_path.then(|| "/things/".repeat(self.path / 8)),
             ..Default::default()
         }
     }
@@ -87,7 +87,7 @@ pub(crate) async fn shape(world: &World, report: &mut Report) {
         let reference =
             Contender::own("reference", "reference", &answer, None, world.apart.as_ref()).await;
         let targets = [server.clone(), reference.target(&warm.verifier)];
-        let turns = world.take_turns::<2>(|which| {
+        let turns = world.take_few_turns::<2>(|which| {
             let lasts = world.lasts() / 2;
             load::closed(&targets[which], &question, width, lasts).right().cpu_per_answer()
         });

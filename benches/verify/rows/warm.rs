@@ -214,7 +214,7 @@ pub(crate) async fn connections(world: &World, report: &mut Report) {
         for connections in [1, 16, 256] {
             let width = Width { connections, streams: (128 / connections).max(1) };
             let mut rates = [0.0; 2];
-            let turns = world.take_turns::<2>(|which| {
+            let turns = world.take_few_turns::<2>(|which| {
                 let lasts = world.lasts() / 2;
                 let outcome = load::closed(&targets[which], &unary, width, lasts).right();
                 rates[which] = f64::max(rates[which], outcome.rate());
@@ -230,7 +230,7 @@ pub(crate) async fn connections(world: &World, report: &mut Report) {
             }
             let width = Width { connections, streams: 1 };
             let window = (1024 / connections).max(4);
-            let turns = world.take_turns::<2>(|which| {
+            let turns = world.take_few_turns::<2>(|which| {
                 let lasts = world.lasts() / 2;
                 let outcome = load::streaming(&targets[which], &stream, width, window, lasts);
                 rates[which] = outcome.rate();
