@@ -82,7 +82,9 @@ impl World {
         commit.args(["describe", "--always", "--dirty", "--tags"]);
         let commit = machine::version(commit.current_dir(env!("CARGO_MANIFEST_DIR")));
         let program = format!("token-authority {}, {commit}", env!("CARGO_PKG_VERSION"));
-        vec![program, machine::description(), format!("{postgres}, fsync on"), apart]
+        let statements = if counts_statements() { "counted" } else { "not counted" };
+        let postgres = format!("{postgres}, fsync on, statements {statements}");
+        vec![program, machine::description(), postgres, apart]
     }
 
     pub(crate) fn is_quick(&self) -> bool {
