@@ -6,9 +6,8 @@
 //! each is done once, so that it can't rot.
 //!
 //! Most parts are private to the library: their files are compiled into this program as
-//! they stand. What needs more around it is not reached by itself: counting is part of a
-//! look's answer; HTTP/2, the gate, and the framing of an answer (`grpc/at_once.rs`) are
-//! not here, and a profile of the server shows them.
+//! they stand. What needs more around it is not reached: HTTP/2, the gate, and the framing
+//! of an answer (`grpc/at_once.rs`); a profile of the server shows them.
 //! Each part is in the processor's caches here, as it may not be in a server. Allocations
 //! are counted by an allocator that counts, which costs some nanoseconds for each.
 #![expect(
@@ -55,7 +54,7 @@ use token_authority::{
     proto, random, rights,
     server::Server,
     store,
-    verifier::{Answer, Consistency},
+    verifier::{Answer, Consistency, Outcome},
 };
 use tokio::runtime::Runtime;
 
@@ -285,7 +284,8 @@ fn whole(bench: &Bench, runtime: &Runtime) {
     bench.measure("look: who asks", || look.asker(black_box(&admin), address).is_some());
     // The same one, or each would be a use to be noted.
     let required = Requirement { client_ip: address, ..Requirement::default() };
-    bench.measure("look: the answer", || look.answer(black_box(&admin), &required).is_some());
+    bench.measure("look: the answer", || look.outcome(black_box(&admin), &required).is_some());
+    bench.measure("look: counting it", || look.count(black_box(&Outcome::Unknown)));
     drop(look);
     bench.measure("all: look, who asks, question, answer", || {
         let look = verifier.look()?;
@@ -293,7 +293,9 @@ fn whole(bench: &Bench, runtime: &Runtime) {
         let question = Question::decode(black_box(&message))?;
         let mut requirement = question.requirement()?;
         requirement.askers_workspace_id = asker.workspace_id();
-        look.answer(question.token, &requirement).map(|_| ())
+        let outcome = look.outcome(question.token, &requirement)?;
+        look.count(&outcome);
+        Some(())
     });
 }
 
