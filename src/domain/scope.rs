@@ -63,12 +63,15 @@ pub fn covers(held: &str, wanted: &str) -> bool {
     if held == wanted || held == ControlScope::AdminAll.as_str() {
         return true;
     }
-    if ControlScope::named(held).is_some() || ControlScope::named(wanted).is_some() {
+    // No other names more than itself, and no control scope does.
+    if !held.contains('*') {
         return false;
     }
     match (held.split_once(':'), wanted.split_once(':')) {
         (Some((verb, area)), Some((wanted_verb, wanted_area))) => {
-            (verb == "*" || verb == wanted_verb) && (area == "*" || area == wanted_area)
+            (verb == "*" || verb == wanted_verb)
+                && (area == "*" || area == wanted_area)
+                && ControlScope::named(wanted).is_none()
         }
         (None, _) | (_, None) => false,
     }

@@ -383,8 +383,14 @@ impl Facts<'_> {
         let required = requirement.scopes.iter().copied();
         let (missing, route_met) = match self.kind {
             Kind::PersonalAccessToken => {
-                let lacks = |wanted: &&str| !scopes.clone().any(|held| covers(held, wanted));
-                (texts(required.filter(lacks)), !requirement.scopes.is_empty())
+                let mut lacking = requirement.scopes.clone();
+                for held in scopes {
+                    if lacking.is_empty() {
+                        break;
+                    }
+                    lacking.retain(|wanted| !covers(held, wanted));
+                }
+                (texts(lacking.into_iter()), !requirement.scopes.is_empty())
             }
             Kind::ApiClientAuthorization | Kind::SystemRoot => {
                 let holds_all = holds_all(scopes.clone());

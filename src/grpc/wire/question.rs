@@ -136,9 +136,12 @@ impl<'a> Question<'a> {
             let reason = format_args!("must be an HTTP method in capital letters");
             wrong(format_args!("request_method"), reason);
         }
+        let has = |is_bad: fn(u8) -> bool| path.bytes().fold(false, |has, b| has | is_bad(b));
         let is_path = path.starts_with('/')
             && path.len() <= MAX_PATH
-            && !path.contains(|c: char| c == '?' || c == '#' || c.is_control());
+            && !has(|b| b == b'?' || b == b'#' || b.is_ascii_control())
+            // Beyond ASCII there are a few more, which take longer to look for.
+            && (path.is_ascii() || !path.contains(char::is_control));
         if !is_path {
             let reason = format_args!("must be a path that starts with / and has no query");
             wrong(format_args!("request_path"), reason);
