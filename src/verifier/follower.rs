@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
@@ -68,22 +68,33 @@ impl Follower {
         Self { store, clock, history, forget, peppers, current, max_staleness, wanted, last }
     }
 
-    /// Follows until aborted.
+    /// Follows until aborted, whatever happens: after a panic it begins again.
     pub(super) fn start(self: Arc<Self>) -> JoinHandle<()> {
-        let poll = POLL.min(self.max_staleness / 4).max(Duration::from_millis(10));
         tokio::spawn(async move {
             loop {
-                // What wakes it confirms nothing: the table does.
-                tokio::select! {
-                    () = self.store.changed() => {}
-                    () = self.wanted.notified() => {}
-                    () = tokio::time::sleep(poll) => {}
-                }
-                if self.follow().await.is_err() {
-                    tokio::time::sleep(PAUSE).await;
-                }
+                // It ends with this task.
+                let mut following = JoinSet::new();
+                following.spawn(Arc::clone(&self).follow_on());
+                following.join_next().await;
+                tracing::error!("following the store's changes was given up and begins again");
+                tokio::time::sleep(PAUSE).await;
             }
         })
+    }
+
+    async fn follow_on(self: Arc<Self>) {
+        let poll = POLL.min(self.max_staleness / 4).max(Duration::from_millis(10));
+        loop {
+            // What wakes it confirms nothing: the table does.
+            tokio::select! {
+                () = self.store.changed() => {}
+                () = self.wanted.notified() => {}
+                () = tokio::time::sleep(poll) => {}
+            }
+            if self.follow().await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 
     /// Whether what is applied was all there was at most so long before `at`.

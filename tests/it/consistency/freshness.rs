@@ -93,6 +93,26 @@ async fn database_that_says_nothing_is_as_one_that_is_away() {
     server.stop().await;
 }
 
+/// What follows the store's changes panics: nothing is answered from what is kept without
+/// it, so it begins again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_the_store_outlives_a_panic() {
+    let server = TestServer::start_with(Engine::Sqlite, &["--call-deadline=10s"]).await;
+    let by = client(&server);
+    let user = user(&by, "alice").await;
+    let made = token(&by, &user, &[], None).await;
+    for _ in 0..2 {
+        server.clock.break_once();
+        until("it breaks", SOON, async || !server.clock.is_to_break()).await;
+        let told = ask(&by, &asking(&made.token, fully(), None)).await.unwrap();
+        assert!(told.active);
+    }
+    let revision = by.revoke(&id_of(&made)).await.unwrap().revision;
+    let told = ask(&by, &asking(&made.token, at_least(&revision), None)).await.unwrap();
+    assert_eq!(told.reason(), Reason::Revoked);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn old_answers_are_given_to_who_takes_them_and_say_so() {
     let (server, mut relay) = relayed(&[LONG]).await;

@@ -1,25 +1,25 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use token_authority::{
-    clock::{Clock, Uptime, uptime},
+    clock::{Clock, DatabaseTime, Uptime, uptime},
     domain::Timestamp,
 };
 
 /// A wall clock that stands still until the test moves it. Ages are those of the
 /// machine, unless the test lets it sleep.
 #[derive(Debug, Clone)]
-pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicU64>);
+pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicU64>, Arc<AtomicBool>);
 
 impl TestClock {
     /// At 2027-01-15T08:00:00Z.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(1_800_000_000_000_000)), Arc::default())
+        Self(Arc::new(AtomicI64::new(1_800_000_000_000_000)), Arc::default(), Arc::default())
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -30,6 +30,16 @@ impl TestClock {
     pub(crate) fn sleep(&self, by: Duration) {
         self.1.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::SeqCst);
     }
+
+    /// Whoever compares it with the store's next panics.
+    pub(crate) fn break_once(&self) {
+        self.2.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody did yet.
+    pub(crate) fn is_to_break(&self) -> bool {
+        self.2.load(Ordering::SeqCst)
+    }
 }
 
 impl Clock for TestClock {
@@ -39,5 +49,9 @@ impl Clock for TestClock {
 
     fn uptime(&self) -> Uptime {
         Uptime(uptime().0 + Duration::from_nanos(self.1.load(Ordering::SeqCst)))
+    }
+
+    fn follow(&self, _database: Option<DatabaseTime>) {
+        assert!(!self.2.swap(false, Ordering::SeqCst), "it was to break");
     }
 }
