@@ -7,7 +7,7 @@ use super::Invalid;
 /// Its text is opaque to callers: the number of the change and the random mark
 /// that was drawn for it, so that a revision of another store, or of a history
 /// that was since rewritten, is told from one of this store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Revision {
     /// Gapless, in commit order; 0 before the first change.
     pub number: i64,

@@ -107,19 +107,20 @@ impl Verifier {
         asked_at: Uptime,
     ) -> Filled {
         let at = ReadAt { revision: read.head.number, era };
+        let lasts = if self.history.meet(read.head) { read.lasts } else { Lasts::Never };
         let Some(found) = &read.found else {
-            if read.lasts == Lasts::Long {
+            if lasts == Lasts::Long {
                 self.kept.unknown.keep(key, at, asked_at);
                 self.happened(Event::UnknownKept);
             }
             return Filled { found: None, head: read.head, asked_at };
         };
         let depends = self.history.on_credential(found);
-        let until = (read.lasts == Lasts::Briefly).then(|| Uptime(asked_at.0 + BRIEFLY));
+        let until = (lasts == Lasts::Briefly).then(|| Uptime(asked_at.0 + BRIEFLY));
         let entry = Entry::of(found, (self.encode)(found), at, depends, until);
         let members =
             Members { of_required: found.member_of_required, of_askers: found.member_of_askers };
-        if read.lasts != Lasts::Never {
+        if lasts != Lasts::Never {
             let second = entry::second(asked_at);
             if !entry.is_bound() {
                 let organization_id = found.required_organization_id.as_deref();

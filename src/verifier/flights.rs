@@ -8,7 +8,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::key::{AsItIs, Key};
+use super::{
+    history::Known,
+    key::{AsItIs, Key},
+};
 use crate::{clock::Uptime, error::Error, store::StoreError};
 
 /// How many reads are under way at once, also of those who hung up meanwhile.
@@ -30,7 +33,7 @@ struct Flight<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Begun {
     pub(super) at: Uptime,
-    pub(super) known: i64,
+    pub(super) known: Known,
 }
 
 impl<T: Send + Sync + 'static> Flights<T> {

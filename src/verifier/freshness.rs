@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Verifier, callers::Asker};
+use super::{Verifier, callers::Asker, history::Known};
 use crate::{clock::Uptime, domain::Revision, error::Error, store::StoreError};
 
 /// How new an answer must be.
@@ -32,7 +32,7 @@ pub(super) struct Fresh {
     pub(super) begun: Uptime,
     pub(super) since: Uptime,
     /// The newest change that was known of when it was asked.
-    pub(super) known: i64,
+    pub(super) known: Known,
     pub(super) is_stale: bool,
     pub(super) trusts_unknown: bool,
 }

@@ -1,16 +1,16 @@
 //! What this process knows of the history of changes, and how new that is.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
+    hash::Hasher as _,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use arc_swap::{ArcSwap, Guard};
 use siphasher::sip::SipHasher24;
-use std::{hash::Hasher as _, sync::Arc};
 
 use crate::{
     clock::Uptime,
@@ -25,6 +25,10 @@ const SLOTS: usize = 1 << 16;
 
 /// How many revisions are remembered, by which others are told from foreign ones.
 const RECENT: usize = 4_096;
+
+/// How many changes of this process are remembered until they are applied; beyond that
+/// it is remembered that they touched everything.
+const OWN: usize = 256;
 
 /// The last revision that touched each credential, user, workspace and
 /// organization, and up to which all of them are known.
@@ -41,13 +45,26 @@ pub(super) struct History {
     organizations: Slots,
     /// The last revision that touched everything.
     floor: AtomicI64,
-    /// How often the history was rewritten: what was read before is of another.
+    /// What was read in another one is of another history. It is odd while the history
+    /// is rewritten, when nothing holds.
     era: AtomicU32,
     /// The last revision that was noted of any of them.
     known: AtomicI64,
     applied: ArcSwap<Applied>,
+    /// The number of what is applied.
+    reached: AtomicI64,
     confirmed_at: AtomicU64,
-    recent: Mutex<VecDeque<Revision>>,
+    met: Mutex<Met>,
+}
+
+/// Which revisions were met, by whom.
+pub(super) struct Met {
+    /// The last ones that were applied, one after the other.
+    pub(super) applied: VecDeque<Revision>,
+    /// The marks of those that were read of and are not applied yet.
+    pub(super) read: BTreeMap<i64, i64>,
+    /// What changes of this process touch that are not applied yet.
+    pub(super) own: Vec<(i64, Vec<Touched>)>,
 }
 
 struct Slots(Box<[AtomicI64]>);
@@ -65,6 +82,13 @@ pub(super) struct Applied {
 pub(super) struct ReadAt {
     pub(super) revision: i64,
     pub(super) era: u32,
+}
+
+/// The newest change that is known of. In a later era, more is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Known {
+    era: u32,
+    pub(super) number: i64,
 }
 
 /// On what an answer depends: its slots.
@@ -93,8 +117,9 @@ impl History {
             era: AtomicU32::new(0),
             known: AtomicI64::new(head.number),
             applied: ArcSwap::from_pointee(Applied::new(head)),
+            reached: AtomicI64::new(head.number),
             confirmed_at: AtomicU64::new(asked_at.as_nanos()),
-            recent: Mutex::new([head].into()),
+            met: Mutex::new(Met { applied: [head].into(), read: BTreeMap::new(), own: Vec::new() }),
         }
     }
 
@@ -109,26 +134,44 @@ impl History {
     }
 
     /// The newest change that is known of, though others before it may not be.
-    pub(super) fn known(&self) -> i64 {
-        self.known.load(Ordering::Acquire)
+    pub(super) fn known(&self) -> Known {
+        // In this order: a new era begins before its numbers do.
+        let number = self.known.load(Ordering::Acquire);
+        Known { era: self.era.load(Ordering::Acquire), number }
     }
 
     /// To be kept with what is read from now on.
     pub(super) fn era(&self) -> u32 {
-        self.era.load(Ordering::Acquire)
+        self.era.load(Ordering::Acquire).next_multiple_of(2)
     }
 
-    /// Whether what was read then, and depends on this, was changed by nothing that is
-    /// known.
+    /// Whether what was read then, and depends on this, is of the history that is
+    /// applied, and was changed by nothing that is known.
     pub(super) fn holds(&self, read: ReadAt, on: Depends) -> bool {
-        let ReadAt { revision, era } = read;
+        // In this order: an era ends before the slots are cleared for the next one, and
+        // before what is of another history is reached.
+        self.is_reached(read.revision)
+            && self.is_untouched(read.revision, on)
+            && self.is_of_now(read.era)
+    }
+
+    /// Whether all is applied that was there.
+    pub(super) fn is_reached(&self, revision: i64) -> bool {
+        revision <= self.reached.load(Ordering::Acquire)
+    }
+
+    /// Whether no slot says that it was changed since.
+    pub(super) fn is_untouched(&self, revision: i64, on: Depends) -> bool {
         revision >= self.floor.load(Ordering::Acquire)
             && revision >= self.credentials.last(on.credential)
             && revision >= self.users.last(on.user)
             && revision >= self.workspaces.last(on.workspace)
             && revision >= self.organizations.last(on.organization)
-            // Last: a new era begins before what is above is cleared for it.
-            && era == self.era()
+    }
+
+    /// Whether this is the era, and it has not ended.
+    pub(super) fn is_of_now(&self, era: u32) -> bool {
+        era == self.era.load(Ordering::Acquire)
     }
 
     /// What a credential depends on: itself, its owner and where it is bound.
@@ -157,12 +200,30 @@ impl History {
         }
     }
 
+    /// Notes of which state something was read that is about to be kept; whether that
+    /// may be of this history. What is not applied yet is compared when it is.
+    pub(super) fn meet(&self, head: Revision) -> bool {
+        let mut met = self.met();
+        if let Some(known) = met.knows(head) {
+            return known;
+        }
+        let is_ahead = head.number > met.last();
+        is_ahead && *met.read.entry(head.number).or_insert(head.mark) == head.mark
+    }
+
     /// Notes what a change of this process touches, before it is committed.
     pub(super) fn raise_own(&self, touched: &[Touched], revision: i64) {
-        if revision <= self.applied().revision.number {
+        let mut met = self.met();
+        if revision <= met.last() {
             // That number was taken before, so the history is another one: what was read
             // under it could seem newer than this change.
-            self.era.fetch_add(1, Ordering::AcqRel);
+            self.next_era(&mut met);
+            self.known.store(revision, Ordering::Release);
+        }
+        if met.own.len() == OWN {
+            met.own = vec![(revision, vec![Touched::Everything])];
+        } else {
+            met.own.push((revision, touched.to_vec()));
         }
         self.raise(touched, revision);
     }
@@ -186,17 +247,24 @@ impl History {
     /// Tells what is applied now: the changes up to the last of these, all of which
     /// were raised before.
     pub(super) fn publish(&self, revisions: impl IntoIterator<Item = Revision>) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut met = self.met();
+        let mut is_other = false;
         let mut last = None;
         for revision in revisions {
-            if recent.len() == RECENT {
-                recent.pop_front();
+            if met.applied.len() == RECENT {
+                met.applied.pop_front();
             }
-            recent.push_back(revision);
+            met.applied.push_back(revision);
+            is_other |= met.read.remove(&revision.number).is_some_and(|mark| mark != revision.mark);
             last = Some(revision);
         }
+        if is_other {
+            // What was read there is of a history that went another way.
+            self.next_era(&mut met);
+        }
         if let Some(last) = last {
-            self.applied.store(Arc::new(Applied::new(last)));
+            met.own.retain(|(number, _)| *number > last.number);
+            self.reach(last);
         }
     }
 
@@ -207,28 +275,67 @@ impl History {
 
     /// From here on nothing holds that was read before, or is being read.
     pub(super) fn begin_era(&self) {
-        self.era.fetch_add(1, Ordering::AcqRel);
+        self.next_era(&mut self.met());
+    }
+
+    fn next_era(&self, met: &mut Met) {
+        met.read.clear();
+        self.era.fetch_add(2, Ordering::AcqRel);
     }
 
     /// Begins anew: the history that was followed is not the store's any more.
+    ///
+    /// Nothing holds meanwhile, and what this process is about to change, or has changed
+    /// since, is noted again: `head` may not know of it.
     pub(super) fn rewrite(&self, head: Revision) {
-        self.begin_era();
+        let mut met = self.met();
+        self.end_era();
+        self.clear();
+        self.start_at(head, &mut met);
+        self.start_era();
+    }
+
+    /// Whoever began with that before may have given up in the middle.
+    pub(super) fn end_era(&self) {
+        self.era.fetch_or(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn clear(&self) {
         for slots in [&self.credentials, &self.users, &self.workspaces, &self.organizations] {
             slots.clear();
         }
         self.floor.store(0, Ordering::Release);
+    }
+
+    pub(super) fn start_at(&self, head: Revision, met: &mut Met) {
         self.known.store(head.number, Ordering::Release);
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.publish([head]);
+        met.own.retain(|(number, _)| *number > head.number);
+        for (number, touched) in &met.own {
+            self.raise(touched, *number);
+        }
+        met.read.clear();
+        met.applied = [head].into();
+        self.reach(head);
+    }
+
+    fn reach(&self, revision: Revision) {
+        self.applied.store(Arc::new(Applied::new(revision)));
+        self.reached.store(revision.number, Ordering::Release);
+    }
+
+    pub(super) fn start_era(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether a revision is part of this history and applied; `None` if that can't be
     /// told from what is remembered.
     pub(super) fn knows(&self, revision: Revision) -> Option<bool> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = recent.front()?.number;
-        let at = usize::try_from(revision.number.checked_sub(first)?).ok()?;
-        recent.get(at).map(|known| *known == revision)
+        self.met().knows(revision)
+    }
+
+    /// Whoever holds this keeps out those who change it, and those who rewrite it.
+    pub(super) fn met(&self) -> MutexGuard<'_, Met> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, id: &str) -> u16 {
@@ -236,6 +343,19 @@ impl History {
         hasher.write(id.as_bytes());
         let slots = self.credentials.0.len() as u64;
         u16::try_from(hasher.finish() % (slots - 1)).expect("there are 65,536 at most") + 1
+    }
+}
+
+impl Met {
+    /// The last revision that is applied.
+    fn last(&self) -> i64 {
+        self.applied.back().map_or(i64::MIN, |last| last.number)
+    }
+
+    fn knows(&self, revision: Revision) -> Option<bool> {
+        let first = self.applied.front()?.number;
+        let at = usize::try_from(revision.number.checked_sub(first)?).ok()?;
+        self.applied.get(at).map(|known| *known == revision)
     }
 }
 

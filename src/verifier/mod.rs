@@ -304,7 +304,7 @@ impl Verifier {
         }
         let since = |at| Begun { at, known: fresh.known };
         let mut filled = self.fill(&token, requirement, source(), since(fresh.since)).await?;
-        if filled.asked_at < fresh.begun && filled.head.number < fresh.known {
+        if filled.asked_at < fresh.begun && filled.head.number < fresh.known.number {
             // Somebody else's read, from before a change was committed that was known of.
             filled = self.fill(&token, requirement, source(), since(fresh.begun)).await?;
         }

@@ -10,7 +10,7 @@ use std::{collections::HashSet, sync::LazyLock};
 use super::{
     cache::Cache,
     entry::{Encoded, Entry},
-    history::{Depends, History, ReadAt},
+    history::{Depends, History, Met, ReadAt},
     key::{Key, Keys},
 };
 use crate::{
@@ -27,15 +27,39 @@ const MAX_STALENESS: u64 = 10;
 struct Rules {
     /// What is kept is served only if no slot says that it was changed since.
     checks_slots: bool,
+    /// And only in the era that it was read in.
+    checks_era: bool,
+    /// The era is looked at after the slots, which are cleared for the next one.
+    looks_at_the_era_last: bool,
+    /// It ends before they are.
+    ends_the_era_first: bool,
     /// What is confirmed, is so as of the instant before the store was asked.
     confirms_from_before: bool,
     /// A change of the process itself is in the slots before it is committed, and not
     /// only if whoever commits it lives to see that.
     tells_before_commit: bool,
+    /// It is in the slots again after a rewrite that does not know of it.
+    tells_again: bool,
+    /// What is ahead of what is applied is not served before that is reached.
+    waits_for_what_is_ahead: bool,
+    /// And compared with it then.
+    compares_what_is_ahead: bool,
 }
 
-const RULES: Rules =
-    Rules { checks_slots: true, confirms_from_before: true, tells_before_commit: true };
+const RULES: Rules = Rules {
+    checks_slots: true,
+    checks_era: true,
+    looks_at_the_era_last: true,
+    ends_the_era_first: true,
+    confirms_from_before: true,
+    tells_before_commit: true,
+    tells_again: true,
+    waits_for_what_is_ahead: true,
+    compares_what_is_ahead: true,
+};
+
+/// How many steps a look of the follower has.
+const LOOK: usize = 5;
 
 /// The credential that it is about.
 static FOUND: LazyLock<Found> = LazyLock::new(|| Found::root(&"zzzzz".parse().unwrap()));
@@ -47,36 +71,54 @@ enum Who {
     Other,
     /// Revokes the token in this process.
     Itself,
-    /// Puts an older history in the place of the store's, in which the token is revoked
-    /// at the next number: a fail-over.
-    Rewriter,
+    /// Changes something else so often in another process.
+    Bystander(usize),
+    /// Puts a history in the place of the store's that goes another way after so many
+    /// revisions: a fail-over.
+    Rewriter(usize, Then),
     Filler,
-    Follower,
+    /// Looks so often at the changes.
+    Follower(usize),
     Evictor,
     Verifier,
     Time,
+}
+
+/// What comes next in another history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Then {
+    Nothing,
+    Change,
+    Revocation,
 }
 
 impl Who {
     /// How many steps it takes.
     fn steps(self) -> usize {
         match self {
-            Self::Other | Self::Rewriter | Self::Evictor => 1,
+            Self::Other | Self::Bystander(_) | Self::Rewriter(..) | Self::Evictor => 1,
             Self::Itself | Self::Time => 2,
             Self::Filler => 3,
-            Self::Verifier => 4,
-            Self::Follower => 8,
+            Self::Verifier => 5,
+            Self::Follower(looks) => looks * LOOK,
         }
     }
 }
 
-/// The store: which revisions there are, by their marks, and whether the token is good.
+/// The store: which revisions there are, by their marks, and the one that revoked the
+/// token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Database {
     marks: Vec<i64>,
-    revoked_by: Option<usize>,
-    /// When whoever revoked it was told so.
-    acknowledged_at: Option<u64>,
+    revoked: Option<Revoked>,
+}
+
+/// A revocation, and when whoever asked for it was told that it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Revoked {
+    number: usize,
+    by: Who,
+    acknowledged_at: u64,
 }
 
 impl Database {
@@ -99,6 +141,9 @@ impl Database {
 /// The head, and what came after what is applied; `None`: another history.
 type News = (Revision, Option<Vec<Revision>>);
 
+/// When the follower asked, and what it was told.
+type Asked = (u64, Option<News>);
+
 struct World {
     rules: Rules,
     now: u64,
@@ -108,8 +153,12 @@ struct World {
     key: Key,
     depends: Depends,
     taken: Vec<(Who, usize)>,
-    filler: Option<(u32, Option<(i64, bool)>)>,
-    follower: Option<(u64, Option<News>)>,
+    filler: Option<(u32, Option<(Revision, bool)>)>,
+    follower: Option<Asked>,
+    /// The head that its own change was to follow.
+    told: Option<Revision>,
+    /// The follower keeps out who changes the history.
+    is_rewriting: bool,
     verifier: Option<(u64, Option<(ReadAt, bool)>)>,
     /// It said that the token is good, though it was asked too long after the revocation.
     lied: bool,
@@ -128,7 +177,7 @@ fn entry(read: ReadAt, depends: Depends, revoked: bool) -> Entry {
 
 impl World {
     fn new(rules: Rules) -> Self {
-        let database = Database { marks: vec![100, 101], revoked_by: None, acknowledged_at: None };
+        let database = Database { marks: vec![100, 101], revoked: None };
         let history = History::with_slots(4, database.head(), up(0));
         Self {
             rules,
@@ -141,6 +190,8 @@ impl World {
             taken: Vec::new(),
             filler: None,
             follower: None,
+            told: None,
+            is_rewriting: false,
             verifier: None,
             lied: false,
         }
@@ -150,70 +201,64 @@ impl World {
         [Touched::Credential(FOUND.credential.id.0.clone())]
     }
 
-    fn commit(&mut self, mark: i64) {
+    fn revoke(&mut self, by: Who, mark: i64) {
+        let (number, acknowledged_at) = (self.database.marks.len(), self.now);
         self.database.marks.push(mark);
-        self.database.revoked_by.get_or_insert(self.database.marks.len() - 1);
-        self.database.acknowledged_at.get_or_insert(self.now);
+        self.database.revoked.get_or_insert(Revoked { number, by, acknowledged_at });
+    }
+
+    /// Whether the verification is over: nothing that comes next makes a lie of it.
+    fn is_answered(&self) -> bool {
+        self.verifier.is_none() && self.taken.iter().any(|(who, _)| *who == Who::Verifier)
+    }
+
+    /// Whether nobody keeps it from this step.
+    fn may(&self, who: Who, number: usize) -> bool {
+        !(self.is_rewriting && matches!((who, number), (Who::Itself, 0) | (Who::Filler, 2)))
     }
 
     /// Takes the step of this number.
     fn step(&mut self, who: Who, number: usize) {
-        let next = i64::try_from(self.database.marks.len()).unwrap();
         match (who, number) {
-            (Who::Other, 0) => self.commit(102),
+            (Who::Other, 0) => self.revoke(who, 102),
+            (Who::Bystander(times), 0) => self.database.marks.extend((110..).take(times)),
             (Who::Itself, 0) if self.rules.tells_before_commit => {
-                self.history.raise(&Self::touched(), next);
+                let head = self.database.head();
+                self.history.raise_own(&Self::touched(), head.number + 1);
+                self.told = Some(head);
             }
-            (Who::Itself, 0) => self.commit(103),
-            (Who::Itself, 1) if self.rules.tells_before_commit => self.commit(103),
+            (Who::Itself, 0) => self.revoke(who, 103),
+            (Who::Itself, 1) if self.rules.tells_before_commit => {
+                // What it was begun in may be no more.
+                if self.told == Some(self.database.head()) {
+                    self.revoke(who, 103);
+                }
+            }
             // Who was to tell it after the commit is gone; another one finds it done.
             (Who::Itself, 1) => {}
-            (Who::Rewriter, 0) => {
-                self.database.marks = vec![100];
-                self.commit(204);
+            (Who::Rewriter(kept, then), 0) => {
+                self.database.marks.truncate(kept);
+                self.database.revoked.take_if(|revoked| revoked.number >= kept);
+                match then {
+                    Then::Nothing => {}
+                    Then::Change => self.database.marks.push(204),
+                    Then::Revocation => self.revoke(who, 204),
+                }
             }
             (Who::Filler, 0) => self.filler = Some((self.history.era(), None)),
             (Who::Filler, 1) => {
-                let read = (self.database.head().number, self.database.revoked_by.is_some());
+                let read = (self.database.head(), self.database.revoked.is_some());
                 self.filler.as_mut().unwrap().1 = Some(read);
             }
             (Who::Filler, 2) => {
                 let (era, read) = self.filler.take().unwrap();
-                let (revision, revoked) = read.unwrap();
-                let entry = entry(ReadAt { revision, era }, self.depends, revoked);
-                self.kept.keep(self.key, entry, 0);
-            }
-            (Who::Follower, 0 | 4) => self.follower = Some((self.now, None)),
-            (Who::Follower, 1 | 5) => {
-                let after = self.history.applied().revision;
-                let changes = self.database.changes(after);
-                let asked = self.follower.as_mut().unwrap();
-                asked.1 = Some((self.database.head(), changes));
-                if !self.rules.confirms_from_before {
-                    // As if the instant were taken when the answer is there, however long
-                    // that took.
-                    asked.0 = u64::MAX;
+                let (head, revoked) = read.unwrap();
+                if !self.rules.compares_what_is_ahead || self.history.meet(head) {
+                    let read = ReadAt { revision: head.number, era };
+                    self.kept.keep(self.key, entry(read, self.depends, revoked), 0);
                 }
             }
-            (Who::Follower, 2 | 6) => match &self.follower.as_ref().unwrap().1 {
-                Some((_, Some(changes))) => {
-                    for change in changes {
-                        self.history.raise(&Self::touched(), change.number);
-                    }
-                }
-                Some((head, None)) => {
-                    self.history.rewrite(*head);
-                    self.kept.clear();
-                }
-                None => unreachable!("it was read"),
-            },
-            (Who::Follower, 3 | 7) => {
-                let (asked_at, news) = self.follower.take().unwrap();
-                if let Some((_, Some(changes))) = news {
-                    self.history.publish(changes);
-                }
-                self.history.confirm(up(asked_at.min(self.now)));
-            }
+            (Who::Follower(_), _) => self.follow(number % LOOK),
             (Who::Evictor, 0) => self.kept.drop_one(&self.key),
             (Who::Verifier, 0) => self.verifier = Some((self.now, None)),
             (Who::Verifier, 1) => {
@@ -228,12 +273,18 @@ impl World {
                 let found = kept.map(|entry| (entry.read().0, entry.revoked_at().is_none()));
                 self.verifier = self.verifier.and_then(|(begun, _)| Some((begun, Some(found?))));
             }
-            (Who::Verifier, 3) => {
-                let checks = self.rules.checks_slots;
-                if let Some((begun, Some((read, true)))) = self.verifier.take()
-                    && (!checks || self.history.holds(read, self.depends))
-                {
-                    self.lied |= self.must_be_known_to(begun);
+            (Who::Verifier, 3 | 4) => {
+                if let Some((begun, Some((read, good)))) = self.verifier {
+                    let (rules, history) = (self.rules, &self.history);
+                    let holds = if (number == 3) == rules.looks_at_the_era_last {
+                        (!rules.waits_for_what_is_ahead || history.is_reached(read.revision))
+                            && (!rules.checks_slots
+                                || history.is_untouched(read.revision, self.depends))
+                    } else {
+                        !rules.checks_era || history.is_of_now(read.era)
+                    };
+                    self.verifier.take_if(|_| !holds || number == 4);
+                    self.lied |= number == 4 && holds && good && self.must_be_known_to(begun);
                 }
             }
             (Who::Time, 0 | 1) => self.now += MAX_STALENESS + 1,
@@ -242,49 +293,95 @@ impl World {
         self.taken.push((who, number));
     }
 
+    /// Takes a step of a look at the changes.
+    fn follow(&mut self, number: usize) {
+        let rules = self.rules;
+        match (number, &mut self.follower) {
+            (0, _) => self.follower = Some((self.now, None)),
+            (1, Some((at, news))) => {
+                let changes = self.database.changes(self.history.applied().revision);
+                *news = Some((self.database.head(), changes));
+                if !rules.confirms_from_before {
+                    // As if the instant were taken when the answer is there, however long
+                    // that took.
+                    *at = u64::MAX;
+                }
+            }
+            (_, Some((_, Some((_, Some(changes)))))) if number < 4 => match number {
+                2 => {
+                    for change in changes {
+                        self.history.raise(&Self::touched(), change.number);
+                    }
+                }
+                _ => self.history.publish(std::mem::take(changes)),
+            },
+            (2, Some(_)) => {
+                self.is_rewriting = true;
+                if rules.ends_the_era_first {
+                    self.history.end_era();
+                }
+            }
+            (3, Some(_)) => self.history.clear(),
+            (_, Some((at, Some((head, changes))))) => {
+                if changes.is_none() {
+                    self.history.end_era();
+                    let mut met = self.history.met();
+                    if !rules.tells_again {
+                        met.own.clear();
+                    }
+                    self.history.start_at(*head, &mut met);
+                    self.history.start_era();
+                    self.kept.clear();
+                    self.is_rewriting = false;
+                }
+                self.history.confirm(up((*at).min(self.now)));
+                self.follower = None;
+            }
+            _ => unreachable!("it has asked and was answered"),
+        }
+    }
+
     /// Whether who began to ask then must know of the revocation.
     fn must_be_known_to(&self, begun: u64) -> bool {
-        // Who did it in this process is to see it at once.
-        let its_own = self.taken.contains(&(Who::Itself, 1));
-        let bound = if its_own { 0 } else { MAX_STALENESS };
-        self.database.acknowledged_at.is_some_and(|acknowledged| {
-            if its_own { self.began_after_ack() } else { begun > acknowledged + bound }
+        self.database.revoked.is_some_and(|revoked| {
+            // Who did it in this process is to see it at once.
+            if revoked.by == Who::Itself {
+                self.began_after_ack()
+            } else {
+                begun > revoked.acknowledged_at + MAX_STALENESS
+            }
         })
     }
 
     /// Whether the verification began after this process's own revocation had ended.
     fn began_after_ack(&self) -> bool {
         let place = |step| self.taken.iter().position(|taken| *taken == step);
-        place((Who::Verifier, 0)) > place((Who::Itself, 1))
+        place((Who::Itself, 1)).is_some_and(|own| place((Who::Verifier, 0)) > Some(own))
     }
 
     /// All that what comes next can depend on.
     fn state(&self) -> impl Eq + std::hash::Hash + use<> {
-        let holding: Vec<bool> = (0..4)
-            .flat_map(|revision| (0..2).map(move |era| ReadAt { revision, era }))
-            .map(|read| self.history.holds(read, self.depends))
-            .collect();
+        let untouched: Vec<bool> =
+            (0..5).map(|revision| self.history.is_untouched(revision, self.depends)).collect();
         let guard = self.kept.guard();
         let kept = self.kept.get(&self.key, 0, &guard).map(|entry| {
             let read = entry.read().0;
             (read.revision, read.era, entry.revoked_at().is_some())
         });
+        let filler = self.filler.map(|(era, read)| {
+            (era, read.map(|(head, is_revoked)| (head.number, head.mark, is_revoked)))
+        });
         let verifier = self
             .verifier
             .map(|(begun, read)| (begun, read.map(|(read, good)| (read.revision, read.era, good))));
-        let follower = self.follower.as_ref().map(|(at, news)| {
-            let news = news.as_ref().map(|(head, changes)| {
-                let numbers = |changes: &Vec<Revision>| changes.iter().map(|r| r.mark).collect();
-                (head.mark, changes.as_ref().map(numbers).unwrap_or(vec![-1]))
-            });
-            (*at, news)
-        });
-        let applied = self.history.applied().revision;
+        let Met { applied, read, own } = &*self.history.met();
+        let marks: Vec<i64> = applied.iter().map(|revision| revision.mark).collect();
+        let own: Vec<i64> = own.iter().map(|(number, _)| *number).collect();
         let mut taken = self.taken.clone();
         taken.sort_unstable();
         (
-            (taken, self.now, self.database.clone(), holding, kept),
-            (self.filler, follower, verifier, applied.number, applied.mark),
+            (taken, self.now, self.database.clone(), untouched, self.history.era(), kept),
+            (filler, self.follower.clone(), verifier, marks, read.clone(), own, self.told),
             (self.history.confirmed_at().as_nanos(), self.began_after_ack(), self.lied),
         )
     }
@@ -306,9 +403,12 @@ fn look_for_a_lie(rules: Rules, all: &[Who]) -> (Option<Vec<(Who, usize)>>, usiz
         if world.lied {
             return (Some(path), seen.len());
         }
+        if world.is_answered() {
+            continue;
+        }
         for who in all {
             let number = path.iter().filter(|(other, _)| other == who).count();
-            if number < who.steps() {
+            if number < who.steps() && world.may(*who, number) {
                 paths.push(path.iter().copied().chain([(*who, number)]).collect());
             }
         }
@@ -316,14 +416,40 @@ fn look_for_a_lie(rules: Rules, all: &[Who]) -> (Option<Vec<(Who, usize)>>, usiz
     (None, seen.len())
 }
 
-const OTHERS: [Who; 6] =
-    [Who::Other, Who::Filler, Who::Follower, Who::Evictor, Who::Verifier, Who::Time];
-const OWN: [Who; 5] = [Who::Itself, Who::Filler, Who::Follower, Who::Verifier, Who::Time];
-const REWRITTEN: [Who; 5] = [Who::Rewriter, Who::Filler, Who::Follower, Who::Verifier, Who::Time];
+const OTHERS: &[Who] = &[Who::Other, Who::Filler, Who::Follower(2), Who::Verifier, Who::Time];
+const EVICTED: &[Who] =
+    &[Who::Other, Who::Filler, Who::Follower(1), Who::Evictor, Who::Verifier, Who::Time];
+const OWN: &[Who] = &[Who::Itself, Who::Filler, Who::Follower(1), Who::Verifier, Who::Time];
+const REWRITTEN: &[Who] =
+    &[Who::Rewriter(1, Then::Revocation), Who::Filler, Who::Follower(2), Who::Verifier, Who::Time];
+/// A change of the process itself follows on another history, at the next number, and at
+/// one that was taken before.
+const OWN_AFTER: &[Who] =
+    &[Who::Rewriter(1, Then::Change), Who::Itself, Who::Filler, Who::Follower(1), Who::Verifier];
+const OWN_BEFORE: &[Who] =
+    &[Who::Rewriter(1, Then::Nothing), Who::Itself, Who::Filler, Who::Follower(1), Who::Verifier];
+/// History goes another way where it was read of and is not followed yet, and comes to
+/// what was read of, or does not.
+const AHEAD: &[Who] = &[
+    Who::Bystander(1),
+    Who::Rewriter(2, Then::Revocation),
+    Who::Filler,
+    Who::Follower(1),
+    Who::Verifier,
+    Who::Time,
+];
+const FAR_AHEAD: &[Who] = &[
+    Who::Bystander(2),
+    Who::Rewriter(2, Then::Revocation),
+    Who::Filler,
+    Who::Follower(1),
+    Who::Verifier,
+    Who::Time,
+];
 
 #[test]
 fn no_order_of_steps_has_a_revoked_token_answered_after_the_bound() {
-    for all in [&OTHERS[..], &OWN, &REWRITTEN] {
+    for all in [OTHERS, EVICTED, OWN, REWRITTEN, OWN_AFTER, OWN_BEFORE, AHEAD, FAR_AHEAD] {
         let (lie, states) = look_for_a_lie(RULES, all);
         assert_eq!(lie, None);
         assert!(states > 1_000, "{all:?}: {states}");
@@ -333,19 +459,53 @@ fn no_order_of_steps_has_a_revoked_token_answered_after_the_bound() {
 #[test]
 fn without_the_check_of_the_slots_one_has() {
     let rules = Rules { checks_slots: false, ..RULES };
-    for all in [&OTHERS[..], &OWN, &REWRITTEN] {
+    for all in [OTHERS, OWN, OWN_AFTER] {
         assert!(look_for_a_lie(rules, all).0.is_some(), "{all:?}");
     }
 }
 
 #[test]
+fn without_the_check_of_the_era_one_has() {
+    let rules = Rules { checks_era: false, ..RULES };
+    for all in [OWN_AFTER, OWN_BEFORE, AHEAD] {
+        assert!(look_for_a_lie(rules, all).0.is_some(), "{all:?}");
+    }
+}
+
+#[test]
+fn with_the_era_looked_at_before_the_slots_one_has() {
+    let rules = Rules { looks_at_the_era_last: false, ..RULES };
+    assert!(look_for_a_lie(rules, OWN_AFTER).0.is_some());
+}
+
+#[test]
+fn with_the_slots_cleared_before_the_era_ends_one_has() {
+    let rules = Rules { ends_the_era_first: false, ..RULES };
+    assert!(look_for_a_lie(rules, OWN_AFTER).0.is_some());
+}
+
+#[test]
 fn without_the_instant_before_the_question_one_has() {
     let rules = Rules { confirms_from_before: false, ..RULES };
-    assert!(look_for_a_lie(rules, &OTHERS).0.is_some());
+    assert!(look_for_a_lie(rules, OTHERS).0.is_some());
 }
 
 #[test]
 fn without_word_before_the_commit_one_has() {
     let rules = Rules { tells_before_commit: false, ..RULES };
-    assert!(look_for_a_lie(rules, &OWN).0.is_some());
+    assert!(look_for_a_lie(rules, OWN).0.is_some());
+}
+
+#[test]
+fn without_word_again_after_a_rewrite_one_has() {
+    let rules = Rules { tells_again: false, ..RULES };
+    assert!(look_for_a_lie(rules, OWN_AFTER).0.is_some());
+}
+
+#[test]
+fn without_a_look_back_at_what_was_ahead_one_has() {
+    let rules = Rules { compares_what_is_ahead: false, ..RULES };
+    assert!(look_for_a_lie(rules, AHEAD).0.is_some());
+    let rules = Rules { waits_for_what_is_ahead: false, ..RULES };
+    assert!(look_for_a_lie(rules, FAR_AHEAD).0.is_some());
 }

@@ -262,6 +262,7 @@ impl World {
     async fn ways(&mut self, call: &Call) -> (Way, Answered) {
         // From here on there is kept what can be.
         self.answer(call, None).await;
+        self.server.follow().await;
         let (answered, counted, long) = self.answer(call, None).await;
         let (generated, by_generated, must_be_long) = self.answer(call, Some(LONG_WAY)).await;
         assert_eq!(answered, generated, "{call:?}");

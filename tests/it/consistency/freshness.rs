@@ -36,7 +36,10 @@ async fn three(by: &Client) -> [String; 3] {
         assert!(by.verify(&token.token).await.unwrap().active);
     }
     by.revoke(&id_of(&revoked)).await.unwrap();
-    assert_eq!(by.verify(&revoked.token).await.unwrap().reason(), Reason::Revoked);
+    for _ in 0..2 {
+        let asked = asking(&revoked.token, fully(), None);
+        assert_eq!(ask(by, &asked).await.unwrap().reason(), Reason::Revoked);
+    }
     [good.token, revoked.token, not_kept.token]
 }
 

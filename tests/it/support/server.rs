@@ -208,6 +208,11 @@ impl TestServer {
             INSERT INTO changes (revision, mark, changed_at, touched) \
             SELECT number, mark, 0, '[[\"everything\"]]' FROM revision";
         self.place.sql(&format!("{statement}; {told}")).await;
+        self.follow().await;
+    }
+
+    /// Has it look at what was changed.
+    pub(crate) async fn follow(&self) {
         let requirement = consistency::Requirement::FullyConsistent(true);
         let request = VerifyRequest {
             token: "-".to_owned(),
