@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::*;
-use crate::support::{process::Process, relay::Relay, server::refused, wait::until};
+use crate::support::{
+    postgres::Replicated, process::Process, relay::Relay, server::refused, wait::until,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -228,6 +230,55 @@ async fn what_must_be_known_is_known_whoever_changed_it() {
     assert_eq!(relay.ran(LOOKUP), before);
     second.stop().await;
     first.stop().await;
+}
+
+/// A fail-over after which the old database was not stopped, and was changed: whoever
+/// comes from one of them to the other notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_went_different_ways_are_told_apart() {
+    let databases = Replicated::start().await;
+    let (old, new) = (databases.primary(), databases.standby());
+    let mut place = Place::new(Engine::Sqlite).await;
+    let (mut relay, through) = Relay::to(&old);
+    place.database_url = Some(through);
+    let server = TestServer::start_on(place, &[]).await;
+    let by = client(&server);
+    let owner = user(&by, "alice").await;
+    let [dies_there, dies_here, last] = {
+        let made = async || token(&by, &owner, &[], None).await;
+        [made().await, made().await, made().await]
+    };
+    by.revoke(&id_of(&last)).await.unwrap();
+    let mut copy = PgConnection::connect(&new).await.unwrap();
+    until("the copy has it", SOON, async || {
+        let revision = sqlx::query_scalar("SELECT number FROM revision").fetch_one(&mut copy);
+        revision.await.is_ok_and(|number: i64| number == 1)
+    })
+    .await;
+    databases.promote_standby().await;
+
+    let elsewhere = beside(&server, old.clone(), &[]).await;
+    client(&elsewhere).revoke(&id_of(&dies_there)).await.unwrap();
+    relay.turn_to(&new).await;
+    until("it is revoked", SOON, async || by.revoke(&id_of(&dies_here)).await.is_ok()).await;
+    for (url, dead, alive) in [
+        (&new, &dies_here, &dies_there),
+        (&old, &dies_there, &dies_here),
+        (&new, &dies_here, &dies_there),
+    ] {
+        relay.turn_to(url).await;
+        until("it notices", SOON, async || {
+            let told = ask(&by, &asking(&dead.token, fully(), None)).await;
+            told.is_ok_and(|told| told.reason() == Reason::Revoked)
+        })
+        .await;
+        for _ in 0..2 {
+            assert!(by.verify(&alive.token).await.unwrap().active);
+            assert!(!by.verify(&dead.token).await.unwrap().active);
+        }
+    }
+    elsewhere.stop().await;
+    server.stop().await;
 }
 
 /// What is told wakes it, and confirms nothing: without it the changes are read all the

@@ -62,6 +62,13 @@ impl Replicated {
         self.standby.as_ref().unwrap().url("postgres")
     }
 
+    /// Has the copy follow no more: it takes changes from here on.
+    pub(crate) async fn promote_standby(&self) {
+        let mut standby = PgConnection::connect(&self.standby()).await.unwrap();
+        standby.execute("SELECT pg_promote()").await.unwrap();
+        standby.close().await.unwrap();
+    }
+
     /// Stops the copy.
     pub(crate) async fn stop_standby(&mut self) {
         let mut standby = self.standby.take().unwrap();

@@ -80,6 +80,14 @@ impl Relay {
         }));
     }
 
+    /// Ends all connections, and takes new ones to the database at `url`.
+    pub(crate) async fn turn_to(&mut self, url: &str) {
+        let (_, host) = url.split_once("?host=").unwrap();
+        self.cut().await;
+        self.target = Arc::new(PathBuf::from(host).join(SOCKET));
+        self.mend();
+    }
+
     /// From now on nothing arrives, as if PostgreSQL were frozen.
     pub(crate) fn hold(&self) {
         self.held.send_replace(Held::Everything);
