@@ -22,7 +22,7 @@ use crate::support::{
     process::Process,
     raw_http2::{End, RawHttp2},
     relay::Relay,
-    server::{Place, TestServer},
+    server::{Place, TestServer, unknown_token},
     wait,
 };
 
@@ -259,6 +259,26 @@ async fn who_shows_no_token_takes_no_room_from_those_who_do() {
     assert_eq!(flood.end(1).await, End::Answered);
     server.stop().await;
 }
+
+/// Whoever may not ask is told so before the question is there, which may never come.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_known_takes_no_room_with_a_question_that_never_ends() {
+    let more = ["--max-calls=2", "--call-deadline=60s"];
+    let server = TestServer::start_with(Engine::Sqlite, &more).await;
+    let unknown = format!("Bearer {}", unknown_token());
+    let mut flood = RawHttp2::open(server.address).await;
+    let streams: Vec<u32> = (0..50).map(|call| 4 * call + 1).collect();
+    for stream in &streams {
+        flood.request(*stream, VERIFY, &[], None).await;
+        flood.request(*stream + 2, VERIFY, &[("authorization", &unknown)], None).await;
+    }
+    let all: Vec<u32> = streams.iter().flat_map(|stream| [*stream, *stream + 2]).collect();
+    flood.all_end(&all).await;
+    client(&server).who_am_i().await.unwrap();
+    server.stop().await;
+}
+
+const VERIFY: &str = "/token_authority.v1.Verification/Verify";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shows_a_salted_token_takes_no_room_from_those_who_show_their_own() {

@@ -17,6 +17,7 @@ use crate::support::{
     process::Process,
     relay::Relay,
     server::{refused, unknown_token, wrong_fields},
+    wait::until,
 };
 
 on_both_stores![
@@ -25,6 +26,8 @@ on_both_stores![
     stream_answers_each_question_and_outlives_bad_ones,
     stream_ends_when_its_caller_is_revoked_though_it_asks_nothing,
     ten_thousand_questions_in_flight_are_answered,
+    question_over_64_kib_is_refused_and_the_stream_goes_on,
+    streams_over_the_limit_are_refused_until_one_ends,
 ];
 
 const SOON: Duration = Duration::from_secs(20);
@@ -262,6 +265,85 @@ async fn ten_thousand_questions_in_flight_are_answered(engine: Engine) {
     }
     assert_eq!(seen.len() as u64, QUESTIONS);
     asking.await.unwrap();
+    server.stop().await;
+}
+
+async fn question_over_64_kib_is_refused_and_the_stream_goes_on(engine: Engine) {
+    let server = TestServer::start(engine).await;
+    let (ask, mut answers) = stream(&client(&server)).await;
+    for (id, token) in [
+        (1, server.admin.clone()),
+        (2, "x".repeat(64 * 1024)),
+        (3, "x".repeat(63 * 1024)),
+        (4, server.admin.clone()),
+    ] {
+        ask.send(StreamVerifyRequest { id, request: Some(question(&token)) }).await.unwrap();
+        let answer = answers.next().await.unwrap().unwrap();
+        assert_eq!(answer.id, id);
+        match (id, answer.result.unwrap()) {
+            (1 | 4, Answered::Response(told)) => assert!(told.active),
+            (3, Answered::Response(told)) => assert_eq!(told.reason(), Reason::NotFound),
+            (2, Answered::Error(error)) => assert_eq!(error.code, Code::OutOfRange as i32),
+            (id, other) => panic!("{id}: {other:?}"),
+        }
+    }
+    server.stop().await;
+}
+
+async fn streams_over_the_limit_are_refused_until_one_ends(engine: Engine) {
+    let server = TestServer::start_with(engine, &["--max-open-streams=2"]).await;
+    let by = client(&server);
+    let another =
+        async || by.verification().stream_verify(ReceiverStream::new(mpsc::channel(1).1)).await;
+    let (ask, mut answers) = stream(&by).await;
+    let given_up = stream(&by).await;
+    for _ in 0..2 {
+        let limit = (Code::ResourceExhausted, "STREAM_LIMIT".to_owned());
+        assert_eq!(refused(another().await), limit);
+    }
+    drop(given_up);
+    until("there is room", SOON, async || another().await.is_ok()).await;
+    let asked = StreamVerifyRequest { id: 1, request: Some(question(&server.admin)) };
+    ask.send(asked).await.unwrap();
+    assert!(answers.next().await.unwrap().is_ok());
+    server.stop().await;
+}
+
+/// What waits for the store takes room, so of one stream only so much is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_of_which_too_much_waits_is_not_read_on_until_something_is_answered() {
+    let mut place = Place::new(Engine::Postgres).await;
+    let (relay, through) = Relay::to(place.database_url.as_ref().unwrap());
+    place.database_url = Some(through);
+    let server = TestServer::start_on(place, &[LONG, "--database-wait=60s"]).await;
+    let by = client(&server);
+    assert!(by.verify(&server.admin).await.unwrap().active);
+    let (ask, mut answers) = stream(&by).await;
+    let ask_many = async |ids: std::ops::Range<u64>| {
+        for id in ids.clone() {
+            let request = Some(question(&unknown_token()));
+            ask.send(StreamVerifyRequest { id, request }).await.unwrap();
+        }
+        let request = Some(question(&server.admin));
+        ask.send(StreamVerifyRequest { id: ids.end, request }).await.unwrap();
+    };
+    relay.hold();
+    ask_many(0..200).await;
+    assert_eq!(answers.next().await.unwrap().unwrap().id, 200);
+    ask_many(201..300).await;
+    // Answers that came later than the question: it was there to be read.
+    for _ in 0..20 {
+        assert!(by.verify(&server.admin).await.unwrap().active);
+    }
+    let more = tokio::time::timeout(Duration::ZERO, answers.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    relay.release();
+    drop(ask);
+    let mut left: HashSet<u64> = (0..200).chain(201..=300).collect();
+    while let Some(answer) = answers.next().await {
+        assert!(left.remove(&answer.unwrap().id));
+    }
+    assert_eq!(left, HashSet::new());
     server.stop().await;
 }
 
