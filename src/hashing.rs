@@ -12,8 +12,11 @@ use std::{
 };
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordVerifier as _, Version,
-    password_hash::{Error as HashError, PasswordHasher as _, phc::PasswordHash},
+    Algorithm, Argon2, Block, Params, PasswordVerifier as _, Version,
+    password_hash::{
+        Error as HashError,
+        phc::{Output, ParamsString, PasswordHash, Salt},
+    },
 };
 use tokio::{sync::Semaphore, task};
 use zeroize::Zeroizing;
@@ -21,11 +24,15 @@ use zeroize::Zeroizing;
 use crate::{
     domain::{CredentialId, Invalid, Token},
     error::Error,
+    random,
     store::StoreError,
 };
 
 /// How many may wait for a thread before the next one is refused.
 const QUEUE: usize = 256;
+
+/// How many blocks of a KiB a thread keeps at most while it has nothing to do.
+const KEPT_BLOCKS: usize = 4_096;
 
 /// How many proofs may be asked for at once, how many of them by one source, and by
 /// one caller whatever addresses it names.
@@ -43,9 +50,17 @@ const MAX_LANES: u32 = 16;
 /// The secrets are 256 random bits, which nobody guesses at any cost, so the
 /// cost here is small; it is not on the path of a verification.
 pub struct Hasher {
-    argon2: Argon2<'static>,
+    work: Arc<Work>,
     places: Arc<Semaphore>,
     threads: Arc<Semaphore>,
+}
+
+/// What a thread does, and with what.
+struct Work {
+    argon2: Argon2<'static>,
+    /// Memory that was used before: to get it from the system anew costs a page fault for
+    /// every fourth block, which takes a good part as long as to fill it.
+    memory: Mutex<Vec<Vec<Block>>>,
 }
 
 /// More secrets wait to be hashed than may.
@@ -63,7 +78,10 @@ impl Hasher {
         let params = Params::new(memory, passes, 1, None)
             .map_err(|error| Invalid(format!("is out of Argon2's range: {error}")))?;
         Ok(Self {
-            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            work: Arc::new(Work {
+                argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+                memory: Mutex::default(),
+            }),
             places: Arc::new(Semaphore::new(threads + QUEUE)),
             threads: Arc::new(Semaphore::new(threads)),
         })
@@ -78,16 +96,35 @@ impl Hasher {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
         let thread =
             Arc::clone(&self.threads).acquire_owned().await.expect("the semaphore is never closed");
-        let argon2 = self.argon2.clone();
+        let work = Arc::clone(&self.work);
         let secret = Zeroizing::new(token.expose().to_owned());
         let record = task::spawn_blocking(move || {
-            let record: PasswordHash = argon2
-                .hash_password(secret.as_bytes())
-                .expect("the parameters were checked and the salt is made here");
+            let record = work.record(secret.as_bytes());
             drop((thread, place));
-            record.to_string()
+            record.expect("the parameters were checked and the salt is made here").to_string()
         });
         Ok(record.await.expect("hashing does not panic"))
+    }
+}
+
+impl Work {
+    fn record(&self, secret: &[u8]) -> Result<PasswordHash, HashError> {
+        let params = self.argon2.params();
+        let salt = Salt::new(&random::bytes::<16>())?;
+        let mut hash = [0; Params::DEFAULT_OUTPUT_LEN];
+        let used = self.memory.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut memory = used.unwrap_or_else(|| vec![Block::default(); params.block_count()]);
+        self.argon2.hash_password_into_with_memory(secret, &salt, &mut hash, &mut memory)?;
+        if memory.len() <= KEPT_BLOCKS {
+            self.memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        }
+        Ok(PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(params)?,
+            salt: Some(salt),
+            hash: Some(Output::new(&hash)?),
+        })
     }
 }
 
