@@ -73,14 +73,10 @@ impl Error {
 
     /// The same once more, for another who waited for the same read.
     pub(crate) fn again(&self) -> Self {
-        let told = |error: &(dyn std::error::Error + Send + Sync)| error.to_string().into();
         match self {
             Self::NoPepper => Self::NoPepper,
             Self::Busy(_) => Self::Busy(Busy),
-            Self::Store(StoreError::Unavailable(error)) => {
-                StoreError::Unavailable(told(&**error)).into()
-            }
-            Self::Store(StoreError::Failed(error)) => StoreError::Failed(told(&**error)).into(),
+            Self::Store(error) => error.again().into(),
             // What reads does not end so.
             Self::Invalid { .. }
             | Self::NotFound(_)
@@ -89,9 +85,6 @@ impl Error {
             | Self::TrustedTokensOff
             | Self::RevisionUnreachable
             | Self::Refused(_)
-            | Self::Store(
-                StoreError::AlreadyExists(_) | StoreError::Refused(_) | StoreError::At(..),
-            )
             | Self::At { .. } => StoreError::Failed(self.to_string().into()).into(),
         }
     }

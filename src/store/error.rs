@@ -34,6 +34,21 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// The same once more, for another who waited for the same read.
+    pub(crate) fn again(&self) -> Self {
+        let told = |error: &(dyn Error + Send + Sync)| error.to_string().into();
+        match self {
+            Self::Unavailable(error) => Self::Unavailable(told(&**error)),
+            Self::Failed(error) => Self::Failed(told(&**error)),
+            // What reads does not end so.
+            Self::AlreadyExists(_) | Self::Refused(_) | Self::At(..) => {
+                Self::Failed(self.to_string().into())
+            }
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     /// What may be gone on a later try is unavailability; the rest is a fault.
     fn from(error: sqlx::Error) -> Self {

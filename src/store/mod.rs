@@ -7,6 +7,7 @@
 //! on both.
 
 mod error;
+mod gathering;
 mod postgres;
 mod sqlite;
 mod types;
@@ -26,9 +27,9 @@ pub use types::{
     Candidate, Change, ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges,
     Cursor, Expects, Identity, Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups,
     Managed, MembershipChanges, MembershipFilter, MembershipPut, NewContainer, NewCredential,
-    NewSecret, NewUser, News, OnlyMemberships, Origin, Promotion, Reach, Repeat, Revoked, Rotation,
-    Target, TokensOf, Touched, Unloaded, Updated, UserChanges, UserFilter, UserUpsert, Viewer,
-    Wanted, Workspaces,
+    NewSecret, NewUser, News, OnlyMemberships, Promotion, Reach, Repeat, Revoked, Rotation, Target,
+    TokensOf, Touched, Unloaded, Updated, UserChanges, UserFilter, UserUpsert, Viewer, Wanted,
+    Workspaces,
 };
 
 /// How long a request id makes its request repeatable.
@@ -68,28 +69,20 @@ pub trait Store: Send + Sync {
 
     /// The credential that one of the digests proves, with all that decides
     /// whether it may be used, and the head, of one instant; if there is none,
-    /// whether a secret is among the `unloaded`. `workspaces` are those of which
-    /// the owner's membership is asked.
-    async fn find(
-        &self,
-        digests: &[Digest],
-        unloaded: Unloaded<'_>,
-        workspaces: Workspaces<'_>,
-        origin: Origin,
-    ) -> Result<Lookup, StoreError>;
+    /// whether a secret is among the unloaded. It is read by at most one statement, which
+    /// begins after this was called and may read what others wait for, too. It ends
+    /// also if the store never answers.
+    async fn find(&self, wanted: Wanted<'_>) -> Result<Lookup, StoreError>;
 
-    /// The same for at most [`MAX_ROWS`] tokens, by one statement on the primary;
-    /// `loaded` are the peppers that are loaded, at most four, and `askers` the
-    /// workspace of the asker.
-    async fn find_all(
-        &self,
-        wanted: &[Wanted<'_>],
-        loaded: &[PepperId],
-        askers: Option<&str>,
-    ) -> Result<Lookups, StoreError>;
+    /// The same for at most [`MAX_ROWS`] tokens, all of one instant.
+    async fn find_all(&self, wanted: &[Wanted<'_>]) -> Result<Lookups, StoreError>;
 
     /// Whether there is a replica.
     fn has_replica(&self) -> bool;
+
+    /// What [`find`](Self::find) gives, of a replica, which may be behind; `None` if there
+    /// is none that can be asked now.
+    async fn find_at_replica(&self, wanted: Wanted<'_>) -> Option<Lookup>;
 
     /// What came after `after`, oldest first, at most [`MAX_ROWS`] changes, and the
     /// head, of one instant of the primary. It waits for no other reader.

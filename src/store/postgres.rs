@@ -10,6 +10,16 @@ macro_rules! rows_of {
     };
 }
 
+/// The same with the lists of a JSON array of lists.
+macro_rules! lists_of {
+    (before) => {
+        "jsonb_array_elements(CAST("
+    };
+    (after) => {
+        " AS JSONB)) AS listed (value)"
+    };
+}
+
 /// The bytes of a text in hexadecimal, which stands between the two.
 macro_rules! bytes {
     (before) => {
@@ -34,6 +44,13 @@ macro_rules! is_primary {
     };
 }
 
+/// The channel that changes are told on.
+macro_rules! channel {
+    () => {
+        "token_authority"
+    };
+}
+
 #[path = "sql/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "the body that both engines share is compiled for each")]
 mod sql;
@@ -41,12 +58,12 @@ mod sql;
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use sqlx::{
-    Executor as _, Pool, Transaction,
+    Connection as _, Executor as _, Pool, Transaction,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use super::{Migrate, PoolLimits, Servers, Store, StoreError, Unique};
 use crate::domain::{Pattern, Piece};
@@ -65,6 +82,16 @@ const TIMEOUTS: [(&str, &str); 5] = [
     // No statement here is worth compiling.
     ("jit", "off"),
 ];
+
+/// How long a statement takes at most.
+const STATEMENT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be idle before the server is asked whether it is still there.
+const UNASKED: Duration = Duration::from_millis(100);
+
+/// What several tokens are looked up with: each is one row of every table.
+const BY_INDEX: [(&str, &str); 3] =
+    [("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("enable_seqscan", "off")];
 
 const LOCK_STORE: &str = "SELECT pg_advisory_xact_lock(7309940818219330561)";
 // NO KEY UPDATE excludes others who take it, and lets foreign keys be checked.
@@ -92,8 +119,7 @@ const BYTEWISE: &str = " COLLATE \"C\"";
 /// How a text is told to be as a pattern has it.
 const IS_LIKE: [&str; 2] = [" LIKE ", " ESCAPE '\\'"];
 
-/// The channel that changes are told on.
-const CHANNEL: &str = "token_authority";
+const CHANNEL: &str = channel!();
 
 /// How long to wait before another try to listen, and for how long nothing is heard
 /// before it is asked whether the server is still there.
@@ -118,7 +144,9 @@ pub(super) async fn open(
     patient.close().await;
     // Of their own, so that writes that wait for one row keep nobody from reading.
     let writers = (limits.connections / 4).max(1);
-    let readers = limits.connections - writers;
+    // What is looked up by one that hangs must not keep all others waiting.
+    let lines = (limits.connections / 4).max(2).min(limits.connections - writers - 1);
+    let readers = limits.connections - writers - lines;
     let listener =
         Listener { options: listened.unwrap_or_else(|| options.clone()), wait: limits.wait };
     // It may be away.
@@ -126,12 +154,16 @@ pub(super) async fn open(
         replica.map(|options| pool(readers, limits.wait).connect_lazy_with(reading(options)));
     // One is used; others are for when it hangs, since it is given back only if it ends.
     let follower = of_primary(4, limits.wait).connect_lazy_with(reading(options.clone()));
+    let connector = of_primary(lines, limits.wait)
+        .connect_lazy_with(reading(options.clone()).options(BY_INDEX));
     let reader = of_primary(readers, limits.wait).connect_with(reading(options.clone())).await?;
     let writer = of_primary(writers, limits.wait).connect_with(options.options(TIMEOUTS)).await?;
     Ok(sql::SqlStore {
         lists: Semaphore::new((readers as usize / 2).max(1)),
+        lines: sql::Lines::of(connector, lines as usize, limits.wait, limits.wait + STATEMENT),
         reader,
         writer,
+        turn: Mutex::default(),
         follower,
         replica: sql::Replica::at(replica),
         news: sql::Hearing::new(listener),
@@ -179,6 +211,12 @@ fn pool(connections: u32, wait: Duration) -> PgPoolOptions {
         .max_connections(connections)
         .acquire_timeout(wait)
         .max_lifetime(Duration::from_hours(1))
+        .test_before_acquire(false)
+        .before_acquire(|connection, connected| {
+            Box::pin(
+                async move { Ok(connected.idle_for < UNASKED || connection.ping().await.is_ok()) },
+            )
+        })
 }
 
 /// Of connections that are of use only where changes are made: a server that follows
@@ -223,15 +261,21 @@ fn like(pattern: &Pattern) -> String {
     text
 }
 
-/// Wakes whoever follows the changes; the table stays the truth.
-async fn notify(tx: &mut Transaction<'static, Db>, revision: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_notify($1, CAST($2 AS TEXT))")
-        .bind(CHANNEL)
-        .bind(revision)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
+/// Takes the next revision, writes what changed and who changed it, and wakes whoever
+/// follows the changes; the table stays the truth. One statement: everybody else waits for
+/// the row of the revision until the commit.
+const TAKE_REVISION: &str = concat!(
+    "WITH taken AS (UPDATE revision SET number = number + 1, mark = $1 WHERE id = 1 \
+     RETURNING number), \
+     changed AS (INSERT INTO changes (revision, mark, changed_at, touched) \
+     SELECT number, $1, $2, $3 FROM taken), \
+     audited AS (INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
+     caller_token_id, caller_ip, request_id, targets, details) \
+     SELECT $4, number, $2, $5, $6, $7, $8, $9, $10, $11 FROM taken WHERE $4 IS NOT NULL) \
+     SELECT number, pg_notify('",
+    channel!(),
+    "', CAST(number AS TEXT)) FROM taken"
+);
 
 /// Where changes are heard of.
 #[derive(Clone)]
@@ -303,6 +347,15 @@ fn gave_way(error: &(dyn Error + 'static)) -> bool {
         .and_then(sqlx::Error::as_database_error)
         .and_then(|error| error.code())
         .is_some_and(|code| code == "40001" || code == "40P01")
+}
+
+/// Whether an error says that the server is no longer at the other end.
+fn has_hung_up(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        // It was told to, or another of its processes has crashed.
+        Some(error) => error.code().is_some_and(|code| matches!(&*code, "57P01" | "57P02")),
+        None => matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_)),
+    }
 }
 
 /// Whether a SQLSTATE speaks of the server's state and not of the statement:

@@ -10,6 +10,16 @@ macro_rules! rows_of {
     };
 }
 
+/// The same with the lists of a JSON array of lists.
+macro_rules! lists_of {
+    (before) => {
+        "json_each("
+    };
+    (after) => {
+        ")"
+    };
+}
+
 /// The bytes of a text in hexadecimal, which stands between the two.
 macro_rules! bytes {
     (before) => {
@@ -53,7 +63,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use super::{Migrate, Store, StoreError, Unique};
 use crate::domain::{Pattern, Piece};
@@ -90,6 +100,9 @@ const IS_LIKE: [&str; 2] = [" GLOB ", ""];
 /// How many connections read beside the one that writes.
 const READERS: u32 = 4;
 
+/// How long it is waited for one of them, and for a lock.
+const WAIT: Duration = Duration::from_secs(5);
+
 pub(super) async fn open(
     directory: &Path,
     migrate: Migrate,
@@ -112,10 +125,10 @@ pub(super) async fn open(
         .foreign_keys(true)
         // What is forgotten does not stay in a free page.
         .pragma("secure_delete", "on")
-        .busy_timeout(Duration::from_secs(5));
+        .busy_timeout(WAIT);
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_secs(5))
+        .acquire_timeout(WAIT)
         .max_lifetime(None)
         .idle_timeout(None)
         .connect_with(options.clone())
@@ -123,11 +136,14 @@ pub(super) async fn open(
     sql::migrate(&writer, &MIGRATOR, migrate).await?;
     let options = options.read_only(true);
     let reader = readers(READERS).connect_with(options.clone()).await?;
+    let connector = readers(READERS).connect_lazy_with(options.clone());
     let follower = readers(1).connect_lazy_with(options);
     let lists = Semaphore::new(READERS as usize / 2);
     Ok(sql::SqlStore {
+        lines: sql::Lines::of(connector, READERS as usize, WAIT, WAIT),
         reader,
         writer,
+        turn: Mutex::default(),
         follower,
         replica: sql::Replica::at(None),
         news: sql::Hearing::new(Listener),
@@ -137,10 +153,7 @@ pub(super) async fn open(
 }
 
 fn readers(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .max_lifetime(None)
+    SqlitePoolOptions::new().max_connections(connections).acquire_timeout(WAIT).max_lifetime(None)
 }
 
 /// A file that only its owner may read, made unless it is there.
@@ -189,10 +202,16 @@ fn like(pattern: &Pattern) -> String {
     text
 }
 
-/// Nobody else follows: there is one process.
-async fn notify(_: &mut Transaction<'static, Db>, _: i64) -> Result<(), sqlx::Error> {
-    Ok(())
-}
+/// Takes the next revision, and writes what changed and who changed it. Nobody else
+/// follows: there is one process.
+const TAKE_REVISION: &str = "UPDATE revision SET number = number + 1, mark = $1 WHERE id = 1; \
+    INSERT INTO changes (revision, mark, changed_at, touched) \
+    SELECT number, $1, $2, $3 FROM revision WHERE id = 1; \
+    INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
+    caller_token_id, caller_ip, request_id, targets, details) \
+    SELECT $4, number, $2, $5, $6, $7, $8, $9, $10, $11 FROM revision \
+    WHERE id = 1 AND $4 IS NOT NULL; \
+    SELECT number FROM revision WHERE id = 1";
 
 /// Nobody else is to be heard.
 #[derive(Clone)]
@@ -202,6 +221,11 @@ async fn listen(_: Listener, _: Arc<Notify>) {}
 
 /// One writer at a time gives way to none.
 fn gave_way(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+/// It is in this process.
+fn has_hung_up(_: &sqlx::Error) -> bool {
     false
 }
 

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use super::StoreError;
 use crate::domain::{
     Attribute, ClusterId, Condition, ContainerKind, Credential, CredentialId, Description, Detail,
     Digest, Direction, DisplayName, ExternalId, Found, Handle, Kind, PepperId, Peppers, RequestId,
@@ -30,35 +31,26 @@ pub struct Lookup {
     pub current_pepper: PepperId,
 }
 
-/// A question about a token, one of several.
-#[derive(Debug, Clone, Copy)]
+/// A question about a token.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
     /// What its secret digests to, under each pepper that is loaded; at most four.
     pub digests: &'a [Digest],
-    /// The workspace of which the owner's membership is asked.
-    pub required: Option<&'a str>,
+    /// Which secrets only their records could prove.
+    pub unloaded: Unloaded<'a>,
+    /// The workspaces of which the owner's membership is asked.
+    pub workspaces: Workspaces<'a>,
 }
 
 /// What a look for several secrets found, all of one instant.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Lookups {
-    /// For each, the credential that it proves, if one does.
-    pub found: Vec<Option<Found>>,
-    /// Whether there is any secret that only its record could prove.
-    pub has_unloaded: bool,
+    /// What of each; what is stored of one may be unreadable.
+    pub lookups: Vec<Result<Lookup, StoreError>>,
     /// The newest revision.
     pub head: Revision,
     /// The pepper under which secrets are digested now.
     pub current_pepper: PepperId,
-}
-
-/// From where it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// Where changes are made.
-    Primary,
-    /// A copy, which may be behind; the primary if there is none.
-    Replica,
 }
 
 /// What a change touched: whose answers of Verify it may have altered.
@@ -121,7 +113,8 @@ pub struct Workspaces<'a> {
 }
 
 /// Secrets that no digest finds: those that begin like this and are digested under
-/// none of these peppers, of which there are at most four.
+/// none of these peppers, of which there are at most four, the same ones as long as the
+/// process lives.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unloaded<'a> {
     /// The prefix and first digits.

@@ -89,6 +89,10 @@ impl Verifier {
         asker: &Asker,
         now: Timestamp,
     ) -> Result<Revision, Error> {
+        let workspaces = |place: usize| Workspaces {
+            required: questions[place].1.workspace_id,
+            askers: questions[place].1.askers_workspace_id,
+        };
         let mut missing: Vec<(usize, TokenRef<'_>, Token)> = Vec::new();
         for (place, (presented, requirement)) in questions.iter().enumerate() {
             if answers[place].is_some() {
@@ -99,33 +103,31 @@ impl Verifier {
                 Err(token) => missing.push((place, token, token.to_token())),
             }
         }
-        let wanted: Vec<(&Token, Option<&str>)> = missing
-            .iter()
-            .map(|(place, _, token)| (token, questions[*place].1.workspace_id))
-            .collect();
+        let wanted: Vec<(&Token, Workspaces<'_>)> =
+            missing.iter().map(|(place, _, token)| (token, workspaces(*place))).collect();
         let (era, asked_at): (u32, Uptime) = (self.history.era(), self.clock.uptime());
         let applied = self.history.applied().revision;
         self.counters.happened(Event::Read, wanted.len());
-        let all = self.reader.read_all(&wanted, asker.workspace_id()).await?;
+        let all = self.reader.read_all(&wanted).await?;
         self.not_before(applied, all.head)?;
-        for ((place, token, owned), mut read) in missing.iter().zip(all.reads) {
+        for ((place, token, owned), read) in missing.iter().zip(all.reads) {
             let requirement = &questions[*place].1;
-            let workspaces = Workspaces {
-                required: requirement.workspace_id,
-                askers: requirement.askers_workspace_id,
-            };
-            if read.found.is_none() && all.has_unloaded {
-                let id = CredentialId(asker.token_id().to_owned());
-                let source = Source::new(Some(id), requirement.client_ip);
-                match self.reader.read(owned, workspaces, &source).await {
-                    Ok(again) => read = again,
-                    Err(error @ Error::Busy(_)) => {
-                        answers[*place] = Some(Err(error));
-                        continue;
+            let workspaces = workspaces(*place);
+            let read = match read {
+                Some(read) => read,
+                None => {
+                    let id = CredentialId(asker.token_id().to_owned());
+                    let source = Source::new(Some(id), requirement.client_ip);
+                    match self.reader.read(owned, workspaces, &source).await {
+                        Ok(read) => read,
+                        Err(error @ Error::Busy(_)) => {
+                            answers[*place] = Some(Err(error));
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(error) => return Err(error),
                 }
-            }
+            };
             let filled = self.keep(self.keys.of_token(token), &read, workspaces, era, asked_at);
             answers[*place] = Some(Ok(self.judged(&filled, requirement, now)));
         }

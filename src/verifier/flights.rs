@@ -111,3 +111,32 @@ impl<T> Drop for End<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use super::{super::key::Keys, *};
+
+    #[tokio::test]
+    async fn so_many_are_under_way_and_no_more() {
+        let (flights, keys) = (Flights::<()>::new(), Keys::new());
+        let begun = Begun { at: Uptime(Duration::ZERO), known: 0 };
+        let join = |number: usize| {
+            let (flights, key) = (Arc::clone(&flights), keys.of(&[&number.to_string()]));
+            async move { flights.join(key, begun, begun, pending).await }
+        };
+        for number in 0..MAX_UNDER_WAY {
+            tokio::spawn(join(number));
+        }
+        while flights.under_way() < MAX_UNDER_WAY {
+            tokio::task::yield_now().await;
+        }
+        let refused = join(MAX_UNDER_WAY).await.unwrap_err();
+        assert!(matches!(&*refused, Error::Store(StoreError::Unavailable(_))));
+        // Who asks for the same waits with the others.
+        let joined = tokio::time::timeout(Duration::ZERO, join(0)).await;
+        assert!(joined.is_err());
+        assert_eq!(flights.under_way(), MAX_UNDER_WAY);
+    }
+}

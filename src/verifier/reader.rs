@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     hashing::{Record, Recovery, Source},
     random,
-    store::{Lookup, Lookups, Origin, Store, StoreError, Unloaded, Wanted, Workspaces},
+    store::{Lookup, Lookups, Store, StoreError, Unloaded, Wanted, Workspaces},
     upkeep::{Job, Upkeep},
 };
 
@@ -47,10 +47,8 @@ pub(super) enum Lasts {
 
 /// What the store knows of several tokens, all of one instant.
 pub(super) struct Reads {
-    /// What of each, in order.
-    pub(super) reads: Vec<Read>,
-    /// Whether there are secrets that only their records could prove.
-    pub(super) has_unloaded: bool,
+    /// What of each, in order; `None` of those that perhaps only their records prove.
+    pub(super) reads: Vec<Option<Read>>,
     /// The newest change that it knows of.
     pub(super) head: Revision,
 }
@@ -76,7 +74,8 @@ impl Reader {
         workspaces: Workspaces<'_>,
     ) -> Result<Option<Read>, Error> {
         let (digests, unloaded) = (self.peppers.digests(token), self.unloaded(token));
-        let lookup = self.store.find(&digests, unloaded, workspaces, Origin::Replica).await?;
+        let wanted = Wanted { digests: &digests, unloaded, workspaces };
+        let Some(lookup) = self.store.find_at_replica(wanted).await else { return Ok(None) };
         let found = lookup.found.filter(|Found { credential, secret, .. }| {
             secret.state == SecretState::Current
                 && secret.proved_at.is_some()
@@ -88,29 +87,36 @@ impl Reader {
         }
     }
 
-    /// What the store knows of several tokens.
+    /// What the store knows of several tokens, each asked about for these workspaces.
     pub(super) async fn read_all(
         &self,
-        tokens: &[(&Token, Option<&str>)],
-        askers: Option<&str>,
+        tokens: &[(&Token, Workspaces<'_>)],
     ) -> Result<Reads, Error> {
         let digests: Vec<_> = tokens.iter().map(|(token, _)| self.peppers.digests(token)).collect();
         let wanted: Vec<_> = tokens
             .iter()
             .zip(&digests)
-            .map(|((_, required), digests)| Wanted { digests, required: *required })
+            .map(|(&(token, workspaces), digests)| Wanted {
+                digests,
+                unloaded: self.unloaded(token),
+                workspaces,
+            })
             .collect();
-        let Lookups { found, has_unloaded, head, current_pepper } =
-            self.store.find_all(&wanted, self.peppers.ids(), askers).await?;
-        let nothing = found.iter().any(Option::is_none);
+        let Lookups { lookups, head, current_pepper } = self.store.find_all(&wanted).await?;
+        let lookups = lookups.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let nothing = lookups.iter().any(|lookup| lookup.found.is_none());
         if !self.peppers.follow(&current_pepper) && nothing {
             return Err(Error::NoPepper);
         }
-        let mut reads = Vec::with_capacity(found.len());
-        for ((token, _), found) in tokens.iter().zip(found) {
-            reads.push(self.settle(found, head, token).await?);
+        let mut reads = Vec::with_capacity(lookups.len());
+        for ((token, _), lookup) in tokens.iter().zip(lookups) {
+            reads.push(if lookup.found.is_none() && lookup.has_unloaded {
+                None
+            } else {
+                Some(self.settle(lookup.found, head, token).await?)
+            });
         }
-        Ok(Reads { reads, has_unloaded, head })
+        Ok(Reads { reads, head })
     }
 
     /// Notes what has to be noted of a proof before anybody is told of it.
@@ -149,7 +155,7 @@ impl Reader {
     ) -> Result<Lookup, Error> {
         let (digests, unloaded) = (self.peppers.digests(token), self.unloaded(token));
         let find = async |digests: &[Digest]| {
-            self.store.find(digests, unloaded, workspaces, Origin::Primary).await
+            self.store.find(Wanted { digests, unloaded, workspaces }).await
         };
         let mut lookup = find(&digests).await?;
         if lookup.found.is_none() && lookup.has_unloaded {

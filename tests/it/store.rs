@@ -19,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -31,9 +32,9 @@ use token_authority::{
     random,
     store::{
         Actor, Basis, Bootstrap, CredentialChanges, Cursor, Identity, Inserted, Kept, KeptPepper,
-        Lookup, MAX_ROWS, Migrate, NewCredential, NewSecret, NewUser, Origin, PoolLimits,
-        Promotion, REQUEST_ID_LIFETIME, Reach, Refusal, Repeat, Servers, Store, StoreError, Target,
-        Unique, Unloaded, UserChanges, UserFilter, Wanted, Workspaces, open_postgres, open_sqlite,
+        Lookup, MAX_ROWS, Migrate, NewCredential, NewSecret, NewUser, PoolLimits, Promotion,
+        REQUEST_ID_LIFETIME, Reach, Refusal, Repeat, Servers, Store, StoreError, Target, Unique,
+        Unloaded, UserChanges, UserFilter, Wanted, Workspaces, open_postgres, open_sqlite,
     },
     upkeep::{Job, OnReuse, Upkeep},
 };
@@ -62,7 +63,7 @@ on_both_stores![
     raised_epoch_outdates_what_was_born_before_it_and_nothing_after,
     superseded_secret_is_found_as_such,
     many_are_found_as_each_alone,
-    any_secret_under_a_pepper_that_is_not_loaded_is_told_with_many,
+    what_is_unreadable_is_so_alone,
     // Proving.
     first_proof_is_noted_and_later_ones_change_nothing,
     replaced_secret_can_not_be_proved,
@@ -221,9 +222,7 @@ impl TestStore {
     }
 
     async fn look_up(&self, digests: &[Digest]) -> Lookup {
-        self.find(digests, Unloaded::default(), Workspaces::default(), Origin::Primary)
-            .await
-            .unwrap()
+        self.find(Wanted { digests, ..Wanted::default() }).await.unwrap()
     }
 
     async fn revoke(&self, id: &CredentialId) -> Revision {
@@ -497,16 +496,8 @@ async fn first_start_is_made_once_and_its_repeat_changes_nothing(engine: Engine)
     let ids: HashSet<&str> = users.iter().map(|user| user.id.as_str()).collect();
     assert_eq!(ids, [made.administrator.id.as_str(), "zzzzz-tpzed-000000000000000"].into());
     assert!(users.iter().all(|user| user.is_admin && user.is_active));
-    let lookup = store
-        .find(
-            slice::from_ref(&made.credential.secret.digest),
-            Unloaded::default(),
-            Workspaces::default(),
-            Origin::Primary,
-        )
-        .await
-        .unwrap();
-    let found = lookup.found.unwrap();
+    let digests = slice::from_ref(&made.credential.secret.digest);
+    let found = store.find(Wanted { digests, ..Wanted::default() }).await.unwrap().found.unwrap();
     assert_eq!(found.credential.id, made.credential.id);
     assert_eq!(found.credential.created_by_token_id, None);
 
@@ -849,11 +840,10 @@ async fn membership_of_the_workspaces_asked_about_is_told(engine: Engine) {
     store.keep(&of_alice).await;
     store.keep(&of_bob).await;
     let flags = async |new: &NewCredential, required, askers| {
-        let digests = [new.secret.digest.clone()];
+        let digests = slice::from_ref(&new.secret.digest);
         let workspaces = Workspaces { required, askers };
-        let lookup =
-            store.find(&digests, Unloaded::default(), workspaces, Origin::Primary).await.unwrap();
-        let found = lookup.found.unwrap();
+        let wanted = Wanted { digests, workspaces, ..Wanted::default() };
+        let found = store.find(wanted).await.unwrap().found.unwrap();
         let organization = found.required_organization_id.as_deref();
         assert_eq!(organization, required.filter(|required| *required == "w").map(|_| "o"));
         (found.member_of_required, found.member_of_askers)
@@ -944,53 +934,73 @@ async fn many_are_found_as_each_alone(engine: Engine) {
         digests.push(vec![new_secret().digest, own, new_secret().digest, new_secret().digest]);
     }
     digests.extend([vec![new_secret().digest], Vec::new()]);
+    let mut wanted = Vec::new();
     for askers in [None, Some("w"), Some("v")] {
-        let mut wanted = Vec::new();
         for required in [None, Some("w"), Some("v"), Some("")] {
-            wanted.extend(digests.iter().map(|digests| Wanted { digests, required }));
+            let workspaces = Workspaces { required, askers };
+            let each =
+                digests.iter().map(|digests| Wanted { digests, workspaces, ..Wanted::default() });
+            wanted.extend(each);
         }
-        let all = store.find_all(&wanted, &[], askers).await.unwrap();
-        assert_eq!(all.head, store.head().await.unwrap());
-        assert_eq!(all.current_pepper, *pepper().id());
-        assert_eq!(all.found.len(), wanted.len());
-        assert_eq!(all.found.iter().flatten().count(), 4 * 8);
-        for (Wanted { digests, required }, found) in wanted.iter().zip(&all.found) {
-            let workspaces = Workspaces { required: *required, askers };
-            let alone = store.find(digests, Unloaded::default(), workspaces, Origin::Primary);
-            assert_eq!(*found, alone.await.unwrap().found, "{required:?} {askers:?}");
-        }
+    }
+    let all = store.find_all(&wanted).await.unwrap();
+    assert_eq!(all.head, store.head().await.unwrap());
+    assert_eq!(all.current_pepper, *pepper().id());
+    let lookups: Vec<Lookup> = all.lookups.into_iter().map(Result::unwrap).collect();
+    assert_eq!(lookups.len(), wanted.len());
+    assert_eq!(lookups.iter().filter(|lookup| lookup.found.is_some()).count(), 3 * 4 * 8);
+    for (wanted, lookup) in wanted.iter().zip(&lookups) {
+        let alone = store.find(*wanted).await.unwrap();
+        assert_eq!(lookup.found, alone.found, "{wanted:?}");
+        assert_eq!((lookup.head, &lookup.current_pepper), (all.head, &all.current_pepper));
+    }
+    // As many as come at once, by whichever statements.
+    let at_once = wanted.iter().map(|wanted| store.find(*wanted));
+    for (lookup, found) in lookups.iter().zip(together(at_once).await) {
+        assert_eq!(lookup.found, found.unwrap().found);
     }
 
     let one = [bound.secret.digest];
-    let most = vec![Wanted { digests: &one, required: Some("w") }; MAX_ROWS.try_into().unwrap()];
-    let all = store.find_all(&most, &[], None).await.unwrap();
-    assert!(all.found.iter().all(|found| found.as_ref().unwrap().member_of_required));
-    let none = store.find_all(&[], &[], None).await.unwrap();
-    assert!(none.found.is_empty());
+    let workspaces = Workspaces { required: Some("w"), askers: None };
+    let one = Wanted { digests: &one, workspaces, ..Wanted::default() };
+    let most = store.find_all(&vec![one; MAX_ROWS.try_into().unwrap()]).await.unwrap();
+    let is_member = |lookup: Lookup| lookup.found.unwrap().member_of_required;
+    assert!(most.lookups.into_iter().map(Result::unwrap).all(is_member));
+    let none = store.find_all(&[]).await.unwrap();
+    assert!(none.lookups.is_empty());
     assert_eq!(none.head, store.head().await.unwrap());
 }
 
-async fn any_secret_under_a_pepper_that_is_not_loaded_is_told_with_many(engine: Engine) {
+/// What becomes of all of these, which run at the same time.
+async fn together<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut all: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|context| {
+        for (one, output) in &mut all {
+            if output.is_none()
+                && let Poll::Ready(ended) = one.as_mut().poll(context)
+            {
+                *output = Some(ended);
+            }
+        }
+        if all.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    all.into_iter().map(|(_, output)| output.expect("all ended")).collect()
+}
+
+/// A fault of the store, as what is stored in a form that nobody knows, is of one alone.
+async fn what_is_unreadable_is_so_alone(engine: Engine) {
     let store = TestStore::new(engine).await;
-    let [own, other, third] = [pepper().id().clone(), other_pepper(10), other_pepper(11)];
-    store.note_peppers(&[other.clone(), third.clone()], at(0)).await.unwrap();
-    let tell =
-        async |loaded: &[PepperId]| store.find_all(&[], loaded, None).await.unwrap().has_unloaded;
-    assert!(!tell(std::slice::from_ref(&own)).await);
-    assert!(tell(&[other.clone(), third.clone()]).await);
-    let mut new = new_token(&store.administrator.id);
-    new.secret.pepper_id = other.clone();
-    store.keep(&new).await;
-    for (loaded, expected) in [
-        (vec![], true),
-        (vec![own.clone()], true),
-        (vec![other.clone()], true),
-        (vec![own.clone(), third.clone()], true),
-        (vec![other.clone(), own.clone()], false),
-        (vec![third, other, own], false),
-    ] {
-        assert_eq!(tell(&loaded).await, expected, "{loaded:?}");
-    }
+    let [good, bad] = [(); 2].map(|()| new_token(&store.administrator.id));
+    store.keep(&good).await;
+    store.keep(&bad).await;
+    store.sql(&format!("UPDATE credentials SET scopes = '?' WHERE id = '{}'", bad.id.0)).await;
+    let wanted = [&good, &bad, &good]
+        .map(|new| Wanted { digests: slice::from_ref(&new.secret.digest), ..Wanted::default() });
+    let all = store.find_all(&wanted).await.unwrap().lookups;
+    let found = all.iter().map(|lookup| lookup.as_ref().ok().map(|it| it.found.is_some()));
+    assert_eq!(found.collect::<Vec<_>>(), [Some(true), None, Some(true)]);
+    assert!(matches!(&all[1], Err(StoreError::Failed(_))));
 }
 
 async fn first_proof_is_noted_and_later_ones_change_nothing(engine: Engine) {
@@ -2458,10 +2468,17 @@ async fn secret_under_a_pepper_that_is_not_loaded_is_told_and_is_a_candidate(eng
         ("", &others[..], false),
     ] {
         let unloaded = Unloaded { shown, loaded };
-        let lookup =
-            store.find(&unknown, unloaded, Workspaces::default(), Origin::Primary).await.unwrap();
+        let wanted = Wanted { digests: &unknown, unloaded, ..Wanted::default() };
+        let lookup = store.find(wanted).await.unwrap();
         assert!(lookup.found.is_none());
         assert_eq!(lookup.has_unloaded, expected, "{unloaded:?}");
+        // Of many each is told for itself.
+        let other = Unloaded { shown: "pat_other", loaded };
+        let wanted =
+            [wanted, Wanted { unloaded: other, ..wanted }, Wanted { digests: &[], ..wanted }];
+        let many = store.find_all(&wanted).await.unwrap().lookups.into_iter();
+        let told: Vec<bool> = many.map(|lookup| lookup.unwrap().has_unloaded).collect();
+        assert_eq!(told, [expected, false, expected], "{unloaded:?}");
         let candidates = store.candidates(unloaded).await.unwrap();
         let candidates: Vec<_> =
             candidates.iter().map(|candidate| (&candidate.digest, &*candidate.record)).collect();
@@ -2471,9 +2488,13 @@ async fn secret_under_a_pepper_that_is_not_loaded_is_told_and_is_a_candidate(eng
     // Once one is found, no other is asked about.
     let digests = [new.secret.digest.clone()];
     let unloaded = Unloaded { shown, loaded: &others };
-    let lookup =
-        store.find(&digests, unloaded, Workspaces::default(), Origin::Primary).await.unwrap();
+    let wanted = Wanted { digests: &digests, unloaded, ..Wanted::default() };
+    let lookup = store.find(wanted).await.unwrap();
     assert!(lookup.found.is_some() && !lookup.has_unloaded);
+    for lookup in store.find_all(&[wanted, wanted]).await.unwrap().lookups {
+        let lookup = lookup.unwrap();
+        assert!(lookup.found.is_some() && !lookup.has_unloaded);
+    }
 }
 
 async fn candidates_are_at_most_four(engine: Engine) {

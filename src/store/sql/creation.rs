@@ -27,7 +27,6 @@ pub(super) struct Insert<'a> {
 /// What a credential is born under.
 struct Birth {
     owner: UserId,
-    store_epoch: i64,
     user_epoch: i64,
     workspace: Option<BirthWorkspace>,
 }
@@ -149,10 +148,7 @@ impl Insert<'_> {
             at_most: self.new.quota,
         };
         quota.check(tx, self.actor.at).await?;
-        let store_epoch = sqlx::query_scalar("SELECT token_epoch FROM store WHERE id = 1")
-            .fetch_one(&mut **tx)
-            .await?;
-        Ok(Birth { owner, store_epoch, user_epoch, workspace })
+        Ok(Birth { owner, user_epoch, workspace })
     }
 
     fn check_spared(&self, is_admin: bool) -> Result<(), StoreError> {
@@ -255,7 +251,7 @@ pub(super) async fn insert_first(
     actor: &Actor,
 ) -> Result<(), StoreError> {
     let owner = new.user_id.clone();
-    let birth = Birth { owner, store_epoch: 0, user_epoch: 0, workspace: None };
+    let birth = Birth { owner, user_epoch: 0, workspace: None };
     insert_credential(tx, new, actor, &birth).await?;
     let proved_at = Some(actor.at.as_micros());
     insert_secret(tx, &new.id.0, &new.secret, "current", proved_at, actor).await
@@ -291,8 +287,8 @@ async fn insert_credential(
          name, description, scopes, allowed_ips, api_client_id, created_by_ip, created_by_user_id, \
          created_by_token_id, created_at, updated_at, expires_at, store_epoch, user_epoch, \
          workspace_epoch, organization_epoch, sorted_scopes) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17, \
-         $18, $19, $20, $21)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, \
+         (SELECT token_epoch FROM store WHERE store.id = 1), $17, $18, $19, $20)",
     )
     .bind(&new.id.0)
     .bind(kind_text(new.detail.kind()))
@@ -310,7 +306,6 @@ async fn insert_credential(
     .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
     .bind(actor.at.as_micros())
     .bind(new.expires_at.map(Timestamp::as_micros))
-    .bind(birth.store_epoch)
     .bind(birth.user_epoch)
     .bind(workspace.map(|workspace| workspace.workspace_epoch))
     .bind(workspace.map(|workspace| workspace.organization_epoch))

@@ -1,16 +1,16 @@
 //! What a verification reads: the credentials that secrets prove, with all that decides
 //! whether they may be used.
 
-use serde_json::Value;
-use sqlx::{FromRow as _, Pool, Row as _};
+use serde_json::{Value, json};
+use sqlx::{FromRow as _, Row as _};
 
 use super::{
-    Db,
+    Connection, Db,
     rows::{FoundRow, HeadRow, credential_columns, ended},
 };
 use crate::{
-    domain::{Digest, Found, PepperId},
-    store::{Lookup, Lookups, StoreError, Unloaded, Wanted, Workspaces},
+    domain::{Digest, Found},
+    store::{Lookup, Lookups, StoreError, Wanted, Workspaces},
 };
 
 /// The columns of [`FoundRow`] and [`HeadRow`], where `$secrets` joins what is found as
@@ -61,37 +61,74 @@ const FIND: &str = find!(
     "LEFT JOIN secrets s ON s.digest IN ($1, $2, $3, $4)"
 );
 
-/// Each text of the list is a place of four digits, a digest in hexadecimal, and the
-/// workspace that is asked about, which may be none. The peppers that are in use are
-/// looked up one after the other: to count on any row's being of another would read
-/// all of them where none is.
+/// Each list of the list has the place of what is wanted, one of its digests in
+/// hexadecimal, the two workspaces, and what is shown of the secret.
 const FIND_ALL: &str = find!(
     "k.place, ",
     "k.required",
-    "$2",
-    "EXISTS (WITH RECURSIVE used (id) AS (SELECT min(pepper_id) FROM secrets UNION ALL \
-     SELECT (SELECT min(n.pepper_id) FROM secrets n WHERE n.pepper_id > used.id) \
-     FROM used WHERE used.id IS NOT NULL) \
-     SELECT 1 FROM used WHERE used.id NOT IN ($3, $4, $5, $6))",
+    "k.askers",
+    "CASE WHEN s.id IS NULL THEN EXISTS (SELECT 1 FROM secrets n WHERE n.shown = k.shown \
+     AND n.pepper_id NOT IN ($2, $3, $4, $5)) ELSE FALSE END",
     concat!(
-        "LEFT JOIN (SELECT CAST(substr(value, 1, 4) AS BIGINT) AS place, ",
+        "LEFT JOIN (SELECT CAST(value ->> 0 AS BIGINT) AS place, ",
         bytes!(before),
-        "substr(value, 5, 64)",
+        "value ->> 1",
         bytes!(after),
-        " AS digest, substr(value, 69) AS required FROM ",
-        rows_of!(before),
+        " AS digest, value ->> 2 AS required, value ->> 3 AS askers, value ->> 4 AS shown FROM ",
+        lists_of!(before),
         "$1",
-        rows_of!(after),
+        lists_of!(after),
         ") AS k ON TRUE LEFT JOIN secrets s ON s.digest = k.digest"
     )
 );
 
+/// What is there of each that is wanted, of one instant.
+pub(super) async fn find_all(
+    connection: &mut Connection,
+    wanted: &[Wanted<'_>],
+) -> Result<Lookups, StoreError> {
+    if let [one] = wanted {
+        let lookup = find(connection, *one).await?;
+        let (head, current_pepper) = (lookup.head, lookup.current_pepper.clone());
+        return Ok(Lookups { lookups: vec![Ok(lookup)], head, current_pepper });
+    }
+    let unloaded = wanted.first().map(|wanted| wanted.unloaded).unwrap_or_default();
+    let rows = sqlx::query(FIND_ALL)
+        .bind(listed(wanted))
+        .bind(unloaded.loaded_or_none(0))
+        .bind(unloaded.loaded_or_none(1))
+        .bind(unloaded.loaded_or_none(2))
+        .bind(unloaded.loaded_or_none(3))
+        .fetch_all(connection)
+        .await?;
+    let head = HeadRow::from_row(rows.first().ok_or(sqlx::Error::RowNotFound)?)?.with(None);
+    let mut lookups: Vec<Result<Lookup, StoreError>> = Vec::new();
+    lookups.resize_with(wanted.len(), || Ok(Lookup { has_unloaded: false, ..head.clone() }));
+    for row in &rows {
+        // One that says the head alone is at no place.
+        let Some(place) = row.try_get::<Option<i64>, _>("place")? else { continue };
+        let place = usize::try_from(place).ok().and_then(|place| lookups.get_mut(place));
+        let lookup = place.expect("it was listed");
+        match found(row) {
+            Ok(Some(found)) => *lookup = Ok(Lookup { found: Some(found), ..head.clone() }),
+            Ok(None) => {
+                if let Ok(lookup) = lookup {
+                    lookup.has_unloaded |= row.try_get::<bool, _>("has_unloaded")?;
+                }
+            }
+            Err(error) => *lookup = Err(error),
+        }
+    }
+    let Lookup { head, current_pepper, .. } = head;
+    Ok(Lookups { lookups, head, current_pepper })
+}
+
+/// What is there of one.
 pub(super) async fn find(
-    pool: &Pool<Db>,
-    digests: &[Digest],
-    unloaded: Unloaded<'_>,
-    workspaces: Workspaces<'_>,
+    connection: &mut Connection,
+    wanted: Wanted<'_>,
 ) -> Result<Lookup, StoreError> {
+    let Wanted { digests, unloaded, workspaces } = wanted;
     let digest = |at: usize| digests.get(at).map(Digest::as_bytes);
     let row = sqlx::query(FIND)
         .bind(digest(0))
@@ -105,43 +142,10 @@ pub(super) async fn find(
         .bind(unloaded.loaded_or_none(1))
         .bind(unloaded.loaded_or_none(2))
         .bind(unloaded.loaded_or_none(3))
-        .fetch_one(pool)
+        .fetch_one(connection)
         .await?;
     let found = found(&row)?;
     Ok(HeadRow::from_row(&row)?.with(found))
-}
-
-pub(super) async fn find_all(
-    pool: &Pool<Db>,
-    wanted: &[Wanted<'_>],
-    loaded: &[PepperId],
-    askers: Option<&str>,
-) -> Result<Lookups, StoreError> {
-    let unloaded = Unloaded { shown: "", loaded };
-    let rows = sqlx::query(FIND_ALL)
-        .bind(listed(wanted))
-        .bind(askers)
-        .bind(unloaded.loaded_or_none(0))
-        .bind(unloaded.loaded_or_none(1))
-        .bind(unloaded.loaded_or_none(2))
-        .bind(unloaded.loaded_or_none(3))
-        .fetch_all(pool)
-        .await?;
-    let mut all = vec![None; wanted.len()];
-    for row in &rows {
-        if let Some(found) = found(row)? {
-            let place: i64 = row.try_get("place")?;
-            let place = usize::try_from(place).ok().and_then(|place| all.get_mut(place));
-            *place.expect("it was listed") = Some(found);
-        }
-    }
-    let head = HeadRow::from_row(rows.first().ok_or(sqlx::Error::RowNotFound)?)?.with(None);
-    Ok(Lookups {
-        found: all,
-        has_unloaded: head.has_unloaded,
-        head: head.head,
-        current_pepper: head.current_pepper,
-    })
 }
 
 fn found(row: &<Db as sqlx::Database>::Row) -> Result<Option<Found>, StoreError> {
@@ -151,11 +155,13 @@ fn found(row: &<Db as sqlx::Database>::Row) -> Result<Option<Found>, StoreError>
 
 /// They are bound as one: there may be more of them than an engine binds.
 fn listed(wanted: &[Wanted<'_>]) -> String {
-    let texts = wanted.iter().enumerate().flat_map(|(place, wanted)| {
-        let required = wanted.required.unwrap_or_default();
-        wanted.digests.iter().map(move |digest| format!("{place:04}{}{required}", digits(digest)))
+    let lists = wanted.iter().enumerate().flat_map(|(place, wanted)| {
+        let Workspaces { required, askers } = wanted.workspaces;
+        let list = move |digest| json!([place, digest, required, askers, wanted.unloaded.shown]);
+        let without_any = wanted.digests.is_empty().then(|| list(None));
+        wanted.digests.iter().map(move |digest| list(Some(digits(digest)))).chain(without_any)
     });
-    texts.collect::<Value>().to_string()
+    lists.collect::<Value>().to_string()
 }
 
 /// A digest in hexadecimal.

@@ -10,6 +10,7 @@ mod credentials;
 mod directory;
 mod epochs;
 mod finding;
+mod lines;
 mod memberships;
 mod mutation;
 mod peppers;
@@ -19,11 +20,11 @@ mod rotation;
 mod rows;
 mod uses;
 
-use std::{fs::File, io};
+use std::{fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{Pool, error::ErrorKind, migrate::Migrator};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::Db;
 use crate::{
@@ -35,21 +36,23 @@ use crate::{
         Actor, AuthorizationQuery, AuthorizationUpdate, BeforeCommit, Bootstrap, Candidate,
         ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Identity,
         Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups, MembershipChanges,
-        MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, News, Origin, Promotion,
-        Reach, Repeat, Revoked, Rotation, Store, StoreError, Target, TokensOf, Unloaded, Updated,
-        UserChanges, UserFilter, UserUpsert, Viewer, Wanted, Workspaces,
+        MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, News, Promotion, Reach,
+        Repeat, Revoked, Rotation, Store, StoreError, Target, TokensOf, Unloaded, Updated,
+        UserChanges, UserFilter, UserUpsert, Viewer, Wanted,
     },
 };
 use mutation::mutate;
 
-pub(super) use {changes::Hearing, replica::Replica};
+pub(super) use {changes::Hearing, lines::Lines, replica::Replica};
 
 type Tx = sqlx::Transaction<'static, Db>;
 type Connection = <Db as sqlx::Database>::Connection;
 
 /// A store in one engine.
 pub(super) struct SqlStore {
-    /// Connections that read.
+    /// Connections that look tokens up.
+    pub(super) lines: Arc<Lines>,
+    /// Connections that read everything else.
     pub(super) reader: Pool<Db>,
     /// Connections that write.
     pub(super) writer: Pool<Db>,
@@ -59,6 +62,8 @@ pub(super) struct SqlStore {
     pub(super) replica: Option<Replica>,
     /// What this process hears of changes.
     pub(super) news: Hearing,
+    /// Who may take a revision next.
+    pub(super) turn: Mutex<()>,
     /// How many lists that may read much are read at once.
     pub(super) lists: Semaphore,
     /// Keeps other processes out for as long as the store lives.
@@ -138,32 +143,20 @@ impl Store for SqlStore {
         directory::bootstrap(self, first, actor, before_commit).await
     }
 
-    async fn find(
-        &self,
-        digests: &[Digest],
-        unloaded: Unloaded<'_>,
-        workspaces: Workspaces<'_>,
-        origin: Origin,
-    ) -> Result<Lookup, StoreError> {
-        if let (Origin::Replica, Some(replica)) = (origin, &self.replica)
-            && let Some(lookup) = replica.find(digests, unloaded, workspaces).await
-        {
-            return Ok(lookup);
-        }
-        finding::find(&self.reader, digests, unloaded, workspaces).await
+    async fn find(&self, wanted: Wanted<'_>) -> Result<Lookup, StoreError> {
+        self.lines.find(wanted).await
     }
 
-    async fn find_all(
-        &self,
-        wanted: &[Wanted<'_>],
-        loaded: &[PepperId],
-        askers: Option<&str>,
-    ) -> Result<Lookups, StoreError> {
-        finding::find_all(&self.reader, wanted, loaded, askers).await
+    async fn find_all(&self, wanted: &[Wanted<'_>]) -> Result<Lookups, StoreError> {
+        self.lines.find_all(wanted).await
     }
 
     fn has_replica(&self) -> bool {
         self.replica.is_some()
+    }
+
+    async fn find_at_replica(&self, wanted: Wanted<'_>) -> Option<Lookup> {
+        self.replica.as_ref()?.find(wanted).await
     }
 
     async fn changes(&self, after: Revision) -> Result<News, StoreError> {
@@ -481,6 +474,7 @@ impl Store for SqlStore {
     async fn close(&self) {
         self.news.close();
         self.writer.close().await;
+        self.lines.close().await;
         self.reader.close().await;
         self.follower.close().await;
         if let Some(replica) = &self.replica {

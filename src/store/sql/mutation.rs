@@ -98,6 +98,9 @@ async fn once<S: Step>(
     let mut tx = super::super::begin(&store.writer).await?;
     check_managers(&mut tx, actor).await?;
     let done = step.run(&mut tx).await?;
+    // The row of the revision is given to whoever waits in no order: of many who wait there
+    // some would for seconds. So of each process only one does, in turn.
+    let _turn = if done.touched.is_empty() { None } else { Some(store.turn.lock().await) };
     let revision = record(&mut tx, actor, &done).await?;
     if done.audit.is_some() && step.needs_standing() {
         if let (true, Some(token)) = (done.touched.is_empty(), &actor.token_id) {
@@ -128,34 +131,47 @@ pub(super) async fn record<T>(
     actor: &Actor,
     done: &Done<T>,
 ) -> Result<Revision, StoreError> {
-    let revision = if done.touched.is_empty() {
-        None
-    } else {
-        Some(take_revision(tx, actor, &done.touched).await?)
-    };
-    if let Some(Audit { action, targets, details }) = &done.audit {
-        sqlx::query(
-            "INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
-             caller_token_id, caller_ip, request_id, targets, details) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    let audit = done.audit.as_ref();
+    let ip = actor.ip.map(|ip| ip.to_string());
+    if done.touched.is_empty() {
+        let Some(Audit { action, targets, details }) = audit else {
+            return Ok(head(&mut **tx).await?);
+        };
+        let (number, mark) = sqlx::query_as(
+            "INSERT INTO audit (id, occurred_at, action, caller_user_id, caller_token_id, \
+             caller_ip, request_id, targets, details) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+             RETURNING (SELECT number FROM revision WHERE revision.id = 1), \
+             (SELECT mark FROM revision WHERE revision.id = 1)",
         )
         .bind(random::id(actor.at))
-        .bind(revision.map(|revision| revision.number))
         .bind(actor.at.as_micros())
         .bind(*action)
         .bind(actor.user_id.as_str())
         .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
-        .bind(actor.ip.map(|ip| ip.to_string()))
+        .bind(ip)
         .bind(actor.request_id.as_deref())
         .bind(rows::json(targets))
         .bind(details.to_string())
-        .execute(&mut **tx)
+        .fetch_one(&mut **tx)
         .await?;
+        return Ok(Revision { number, mark });
     }
-    match revision {
-        Some(revision) => Ok(revision),
-        None => Ok(head(&mut **tx).await?),
-    }
+    let mark = i64::from_ne_bytes(random::bytes());
+    let number: i64 = sqlx::query_scalar(super::super::TAKE_REVISION)
+        .bind(mark)
+        .bind(actor.at.as_micros())
+        .bind(changes::to_text(&done.touched))
+        .bind(audit.map(|_| random::id(actor.at)))
+        .bind(audit.map(|audit| audit.action))
+        .bind(actor.user_id.as_str())
+        .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
+        .bind(ip)
+        .bind(actor.request_id.as_deref())
+        .bind(audit.map(|audit| rows::json(&audit.targets)))
+        .bind(audit.map(|audit| audit.details.to_string()))
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(Revision { number, mark })
 }
 
 /// Looks, before a step does anything, whether who was let in as a manager still
@@ -235,31 +251,6 @@ async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Resu
         None if actor.secret_id.is_none() => Ok(()),
         Some((false, _)) | None => Err(StoreError::Refused(Refusal::CallerRevoked)),
     }
-}
-
-async fn take_revision(
-    tx: &mut Tx,
-    actor: &Actor,
-    touched: &[Touched],
-) -> Result<Revision, StoreError> {
-    let mark = i64::from_ne_bytes(random::bytes());
-    let number: i64 = sqlx::query_scalar(
-        "UPDATE revision SET number = number + 1, mark = $1 WHERE id = 1 RETURNING number",
-    )
-    .bind(mark)
-    .fetch_one(&mut **tx)
-    .await?;
-    sqlx::query(
-        "INSERT INTO changes (revision, mark, changed_at, touched) VALUES ($1, $2, $3, $4)",
-    )
-    .bind(number)
-    .bind(mark)
-    .bind(actor.at.as_micros())
-    .bind(changes::to_text(touched))
-    .execute(&mut **tx)
-    .await?;
-    super::super::notify(tx, number).await?;
-    Ok(Revision { number, mark })
 }
 
 /// The newest revision.

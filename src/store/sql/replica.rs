@@ -8,10 +8,7 @@ use std::{
 use sqlx::Pool;
 
 use super::{Db, finding};
-use crate::{
-    domain::Digest,
-    store::{Lookup, StoreError, Unloaded, Workspaces},
-};
+use crate::store::{Lookup, StoreError, Wanted};
 
 /// How long it may take to answer before the primary is asked.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -31,16 +28,11 @@ impl Replica {
     }
 
     /// What it finds; `None` if it can't be asked now.
-    pub(super) async fn find(
-        &self,
-        digests: &[Digest],
-        unloaded: Unloaded<'_>,
-        workspaces: Workspaces<'_>,
-    ) -> Option<Lookup> {
+    pub(super) async fn find(&self, wanted: Wanted<'_>) -> Option<Lookup> {
         if self.rests() {
             return None;
         }
-        let lookup = finding::find(&self.pool, digests, unloaded, workspaces);
+        let lookup = async { finding::find(&mut *self.pool.acquire().await?, wanted).await };
         let error = match tokio::time::timeout(PATIENCE, lookup).await {
             Ok(Ok(lookup)) => return Some(lookup),
             // It may also be a copy that has not got so far as to have the schema.

@@ -191,3 +191,95 @@ async fn own_change_is_seen_at_once_though_its_number_was_taken_before() {
     relay.release();
     server.stop().await;
 }
+
+/// Who asks while others are being read is read along with those who ask, too, and told
+/// what is so of its own token.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_asked_about_at_the_same_time_are_read_together() {
+    const CALLERS: usize = 60;
+    let place = Place::new(Engine::Postgres).await;
+    let url = place.database_url.clone().unwrap();
+    let (server, relay) = relayed_on(place).await;
+    let by = client(&server);
+    let user = user(&by, "alice").await;
+    let mut tokens = Vec::new();
+    for _ in 0..6 {
+        tokens.push(token(&by, &user, &[], None).await);
+    }
+    by.revoke(&id_of(&tokens[1])).await.unwrap();
+    let mut database = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("UPDATE credentials SET scopes = '?' WHERE id = $1")
+        .bind(id_of(&tokens[2]))
+        .execute(&mut database)
+        .await
+        .unwrap();
+    by.verify(&server.admin).await.unwrap();
+    let ran = || (relay.ran(LOOKUP), relay.ran(LOOKUPS));
+    let before = ran();
+    relay.hold();
+    let asked = (0..CALLERS).map(|number| match tokens.get(number) {
+        Some(made) => made.token.clone(),
+        None => unknown_token(),
+    });
+    let calls: Vec<_> = asked
+        .map(|text| {
+            let by = by.clone();
+            tokio::spawn(async move { by.verify(&text).await })
+        })
+        .collect();
+    let counts = || server.verifier.counts();
+    until("all are asked about", SOON, async || counts().under_way == CALLERS).await;
+    relay.release();
+    for (number, call) in calls.into_iter().enumerate() {
+        let told = call.await.unwrap();
+        match number {
+            1 => assert_eq!(told.unwrap().reason(), Reason::Revoked),
+            2 => assert_eq!(told.unwrap_err().code(), tonic::Code::Internal),
+            0..6 => assert_eq!(told.unwrap().token_id, id_of(&tokens[number])),
+            _ => assert_eq!(told.unwrap().reason(), Reason::NotFound),
+        }
+    }
+    let after = ran();
+    let (alone, together) = (after.0 - before.0, after.1 - before.1);
+    assert!(together > 0 && alone + together <= 8, "{alone} alone, {together} times together");
+    server.stop().await;
+}
+
+/// A server that says nothing any more, not even that it is gone, keeps nobody waiting
+/// for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_that_is_never_answered_ends_though_its_caller_hung_up() {
+    let mut place = Place::new(Engine::Postgres).await;
+    let (relay, through) = Relay::to(place.database_url.as_ref().unwrap());
+    place.database_url = Some(through);
+    let server = TestServer::start_on(place, &[LONG, "--database-wait=100ms"]).await;
+    let by = client(&server);
+    let user = user(&by, "alice").await;
+    let cold = token(&by, &user, &[], None).await.token;
+    by.verify(&server.admin).await.unwrap();
+    relay.hold();
+    let short = Duration::from_millis(100);
+    assert!(tokio::time::timeout(short, by.verify(&cold)).await.is_err());
+    until("it is given up", SOON, async || server.verifier.counts().under_way == 0).await;
+    relay.release();
+    assert!(by.verify(&cold).await.unwrap().active);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_token_costs_one_read_while_the_replica_is_away() {
+    let mut place = Place::new(Engine::Postgres).await;
+    let (relay, through) = Relay::to(place.database_url.as_ref().unwrap());
+    place.database_url = Some(through);
+    let nowhere = place.path("nowhere");
+    let replica = format!("--database-replica-url=postgres:///x?host={}", nowhere.display());
+    let server = TestServer::start_on(place, &[LONG, &replica]).await;
+    let by = client(&server);
+    by.verify(&server.admin).await.unwrap();
+    let before = relay.ran(LOOKUP);
+    for asked in 1..=3 {
+        assert_eq!(by.verify(&unknown_token()).await.unwrap().reason(), Reason::NotFound);
+        assert_eq!(relay.ran(LOOKUP) - before, asked);
+    }
+    server.stop().await;
+}

@@ -383,9 +383,13 @@ async fn replica_may_be_behind_or_away_and_tells_no_changes() {
     let owner = store.user(&owner).await.unwrap().unwrap();
     let [early, late] = [new_token(&owner.id), new_token(&owner.id)];
     store.insert_credential(&early, None, &service()).await.unwrap();
-    let find = async |new: &NewCredential, origin| {
-        let digests = [new.secret.digest.clone()];
-        store.find(&digests, Unloaded::default(), Workspaces::default(), origin).await.unwrap()
+    let find = async |new: &NewCredential| {
+        let digests = slice::from_ref(&new.secret.digest);
+        store.find(Wanted { digests, ..Wanted::default() }).await.unwrap()
+    };
+    let find_at_replica = async |new: &NewCredential| {
+        let digests = slice::from_ref(&new.secret.digest);
+        store.find_at_replica(Wanted { digests, ..Wanted::default() }).await
     };
     let mut on_primary = PgConnection::connect(&primary).await.unwrap();
     let mut on_standby = PgConnection::connect(&standby).await.unwrap();
@@ -405,7 +409,7 @@ async fn replica_may_be_behind_or_away_and_tells_no_changes() {
         .await;
     };
     has_followed().await;
-    let (found, known) = (find(&early, Origin::Replica).await, find(&early, Origin::Primary).await);
+    let (found, known) = (find_at_replica(&early).await.unwrap(), find(&early).await);
     assert_eq!(found.found, known.found);
     assert!(found.found.is_some());
 
@@ -421,17 +425,17 @@ async fn replica_may_be_behind_or_away_and_tells_no_changes() {
     store.insert_credential(&late, None, &service()).await.unwrap();
     let (_, revision) =
         store.revoke_credential(token(&early.id), false, &service()).await.unwrap().unwrap();
-    assert!(find(&late, Origin::Primary).await.found.is_some());
-    assert!(find(&late, Origin::Replica).await.found.is_none());
-    let behind = find(&early, Origin::Replica).await;
+    assert!(find(&late).await.found.is_some());
+    assert!(find_at_replica(&late).await.unwrap().found.is_none());
+    let behind = find_at_replica(&early).await.unwrap();
     assert_eq!(behind.head.number, revision.number - 1);
     assert_eq!(behind.found.unwrap().credential.revoked_at, None);
-    let now = find(&early, Origin::Primary).await;
+    let now = find(&early).await;
     assert_eq!(now.head, revision);
     assert!(now.found.unwrap().credential.revoked_at.is_some());
     sqlx::raw_sql("SELECT pg_wal_replay_resume()").execute(&mut on_standby).await.unwrap();
     has_followed().await;
-    assert_eq!(find(&early, Origin::Replica).await.head, revision);
+    assert_eq!(find_at_replica(&early).await.unwrap().head, revision);
 
     // A store that is there alone could confirm what is long over.
     let limits = PoolLimits { wait: Duration::from_millis(500), ..limits };
@@ -440,7 +444,8 @@ async fn replica_may_be_behind_or_away_and_tells_no_changes() {
 
     servers.stop_standby().await;
     for _ in 0..3 {
-        assert!(find(&late, Origin::Replica).await.found.is_some());
+        assert!(find_at_replica(&late).await.is_none());
+        assert!(find(&late).await.found.is_some());
     }
     store.close().await;
 }
