@@ -121,7 +121,7 @@ mod tests {
     #[tokio::test]
     async fn so_many_are_under_way_and_no_more() {
         let (flights, keys) = (Flights::<()>::new(), Keys::new());
-        let begun = Begun { at: Uptime(Duration::ZERO), known: 0 };
+        let begun = Begun { at: Uptime(Duration::ZERO), known: Known { era: 0, number: 0 } };
         let join = |number: usize| {
             let (flights, key) = (Arc::clone(&flights), keys.of(&[&number.to_string()]));
             async move { flights.join(key, begun, begun, pending).await }

@@ -87,7 +87,7 @@ pub(super) struct ReadAt {
 /// The newest change that is known of. In a later era, more is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Known {
-    era: u32,
+    pub(super) era: u32,
     pub(super) number: i64,
 }
 
