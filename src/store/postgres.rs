@@ -30,6 +30,53 @@ macro_rules! bytes {
     };
 }
 
+/// The same of a JSON array of objects.
+macro_rules! objects_of {
+    (before) => {
+        "jsonb_array_elements(CAST("
+    };
+    (after) => {
+        " AS JSONB)) AS listed (value)"
+    };
+}
+
+/// What changes the revision, which is `head` for what is written then, as one statement
+/// that returns its number; whoever follows the changes is woken, but the table stays the
+/// truth.
+macro_rules! recorded {
+    ($change:expr, $written:expr, $also:expr) => {
+        concat!(
+            "WITH head AS (",
+            $change,
+            " RETURNING number), written AS (",
+            $written,
+            "), also AS (",
+            $also,
+            ") SELECT number, pg_notify('token_authority', CAST(number AS TEXT)) FROM head"
+        )
+    };
+}
+/// What is written after the revision was changed finds its number here.
+macro_rules! new_head {
+    () => {
+        "head"
+    };
+}
+
+/// What is written, and a query that need not see it, as one statement.
+macro_rules! and_then {
+    ($written:expr, $query:expr) => {
+        concat!("WITH written AS (", $written, ") ", $query)
+    };
+}
+
+/// Locks what is read of the credentials `c`, and passes over what others hold.
+macro_rules! skips_held {
+    () => {
+        " FOR NO KEY UPDATE OF c SKIP LOCKED"
+    };
+}
+
 /// What time it is for the database, in microseconds.
 macro_rules! clock {
     () => {
@@ -41,13 +88,6 @@ macro_rules! clock {
 macro_rules! is_primary {
     () => {
         "NOT pg_is_in_recovery()"
-    };
-}
-
-/// The channel that changes are told on.
-macro_rules! channel {
-    () => {
-        "token_authority"
     };
 }
 
@@ -89,6 +129,10 @@ const STATEMENT: Duration = Duration::from_secs(5);
 /// How long a connection may be idle before the server is asked whether it is still there.
 const UNASKED: Duration = Duration::from_millis(100);
 
+/// How many connections look tokens up. The fewer they are, the more is read by each
+/// statement; with one, all would wait for one that hangs.
+const LINES: u32 = 2;
+
 /// What several tokens are looked up with: each is one row of every table.
 const BY_INDEX: [(&str, &str); 3] =
     [("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("enable_seqscan", "off")];
@@ -110,7 +154,9 @@ const KEEP_ADMINISTRATOR: &str = "SELECT id FROM users \
     WHERE id = $1 AND is_admin AND is_active AND deleted_at IS NULL FOR SHARE";
 const KEEP_MANAGER: &str = "SELECT id FROM memberships WHERE user_id = $1 \
     AND (organization_id = $2 OR workspace_id = $3) AND role IN ('owner', 'admin') FOR SHARE";
-const TRY_LOCK_PURGE: &str = "SELECT pg_try_advisory_xact_lock(7309940818219330562)";
+// What is forgotten is found by plans for what is bound: it may be few or many.
+const TRY_LOCK_PURGE: &str = "SELECT pg_try_advisory_xact_lock(7309940818219330562) \
+    FROM set_config('plan_cache_mode', 'force_custom_plan', TRUE)";
 const LOCK_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR SHARE";
 const HOLD_CREDENTIAL: &str = "SELECT revoked_at FROM credentials WHERE id = $1 FOR NO KEY UPDATE";
 
@@ -119,7 +165,8 @@ const BYTEWISE: &str = " COLLATE \"C\"";
 /// How a text is told to be as a pattern has it.
 const IS_LIKE: [&str; 2] = [" LIKE ", " ESCAPE '\\'"];
 
-const CHANNEL: &str = channel!();
+/// The channel that changes are told on, by what `recorded!` makes.
+const CHANNEL: &str = "token_authority";
 
 /// How long to wait before another try to listen, and for how long nothing is heard
 /// before it is asked whether the server is still there.
@@ -145,28 +192,28 @@ pub(super) async fn open(
     // Of their own, so that writes that wait for one row keep nobody from reading.
     let writers = (limits.connections / 4).max(1);
     // What is looked up by one that hangs must not keep all others waiting.
-    let lines = (limits.connections / 4).max(2).min(limits.connections - writers - 1);
-    let readers = limits.connections - writers - lines;
+    let readers = limits.connections - writers - LINES;
     let listener =
         Listener { options: listened.unwrap_or_else(|| options.clone()), wait: limits.wait };
     // It may be away.
     let replica =
-        replica.map(|options| pool(readers, limits.wait).connect_lazy_with(reading(options)));
+        replica.map(|options| pool(readers, limits.wait).connect_lazy_with(prepared(options)));
     // One is used; others are for when it hangs, since it is given back only if it ends.
-    let follower = of_primary(4, limits.wait).connect_lazy_with(reading(options.clone()));
-    let connector = of_primary(lines, limits.wait)
-        .connect_lazy_with(reading(options.clone()).options(BY_INDEX));
-    let reader = of_primary(readers, limits.wait).connect_with(reading(options.clone())).await?;
-    let writer = of_primary(writers, limits.wait).connect_with(options.options(TIMEOUTS)).await?;
+    let follower = of_primary(4, limits.wait).connect_lazy_with(prepared(options.clone()));
+    let connector = of_primary(LINES, limits.wait)
+        .connect_lazy_with(prepared(options.clone()).options(BY_INDEX));
+    let reader = of_primary(readers, limits.wait).connect_with(prepared(options.clone())).await?;
+    let writer = of_primary(writers, limits.wait).connect_with(prepared(options)).await?;
     Ok(sql::SqlStore {
         lists: Semaphore::new((readers as usize / 2).max(1)),
-        lines: sql::Lines::of(connector, lines as usize, limits.wait, limits.wait + STATEMENT),
+        lines: sql::Lines::of(connector, LINES as usize, limits.wait, limits.wait + STATEMENT),
         reader,
         writer,
         turn: Mutex::default(),
         follower,
         replica: sql::Replica::at(replica),
-        news: sql::Hearing::new(listener),
+        news: Arc::new(sql::Hearing::new(listener)),
+        together: sql::Together::default(),
         _lock: None,
     })
 }
@@ -191,9 +238,9 @@ fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
     }
 }
 
-/// Whatever is bound, an index leads each of what is read; to plan a verification takes
-/// longer than to run it.
-fn reading(options: PgConnectOptions) -> PgConnectOptions {
+/// Whatever is bound, an index leads each of what is read or changed; to plan a statement
+/// takes longer than to run it.
+fn prepared(options: PgConnectOptions) -> PgConnectOptions {
     options.options(TIMEOUTS).options([("plan_cache_mode", "force_generic_plan")])
 }
 
@@ -260,22 +307,6 @@ fn like(pattern: &Pattern) -> String {
     }
     text
 }
-
-/// Takes the next revision, writes what changed and who changed it, and wakes whoever
-/// follows the changes; the table stays the truth. One statement: everybody else waits for
-/// the row of the revision until the commit.
-const TAKE_REVISION: &str = concat!(
-    "WITH taken AS (UPDATE revision SET number = number + 1, mark = $1 WHERE id = 1 \
-     RETURNING number), \
-     changed AS (INSERT INTO changes (revision, mark, changed_at, touched) \
-     SELECT number, $1, $2, $3 FROM taken), \
-     audited AS (INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
-     caller_token_id, caller_ip, request_id, targets, details) \
-     SELECT $4, number, $2, $5, $6, $7, $8, $9, $10, $11 FROM taken WHERE $4 IS NOT NULL) \
-     SELECT number, pg_notify('",
-    channel!(),
-    "', CAST(number AS TEXT)) FROM taken"
-);
 
 /// Where changes are heard of.
 #[derive(Clone)]

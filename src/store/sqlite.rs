@@ -30,6 +30,44 @@ macro_rules! bytes {
     };
 }
 
+/// The same of a JSON array of objects.
+macro_rules! objects_of {
+    (before) => {
+        "json_each("
+    };
+    (after) => {
+        ")"
+    };
+}
+
+/// What changes the revision, and what is written then, as statements of one text, the
+/// last of which returns its number.
+macro_rules! recorded {
+    ($change:expr, $written:expr, $also:expr) => {
+        concat!($change, "; ", $written, "; ", $also, "; SELECT number FROM revision WHERE id = 1")
+    };
+}
+/// What is written after the revision was changed finds its number here.
+macro_rules! new_head {
+    () => {
+        "(SELECT number FROM revision WHERE id = 1) AS head"
+    };
+}
+
+/// What is written, and a query that need not see it, as statements of one text.
+macro_rules! and_then {
+    ($written:expr, $query:expr) => {
+        concat!($written, "; ", $query)
+    };
+}
+
+/// Locks what is read of the credentials `c`, and passes over what others hold.
+macro_rules! skips_held {
+    () => {
+        ""
+    };
+}
+
 /// What time it is for the database: it has no clock of its own.
 macro_rules! clock {
     () => {
@@ -146,7 +184,8 @@ pub(super) async fn open(
         turn: Mutex::default(),
         follower,
         replica: sql::Replica::at(None),
-        news: sql::Hearing::new(Listener),
+        news: Arc::new(sql::Hearing::new(Listener)),
+        together: sql::Together::default(),
         lists,
         _lock: Some(lock),
     })
@@ -201,17 +240,6 @@ fn like(pattern: &Pattern) -> String {
     }
     text
 }
-
-/// Takes the next revision, and writes what changed and who changed it. Nobody else
-/// follows: there is one process.
-const TAKE_REVISION: &str = "UPDATE revision SET number = number + 1, mark = $1 WHERE id = 1; \
-    INSERT INTO changes (revision, mark, changed_at, touched) \
-    SELECT number, $1, $2, $3 FROM revision WHERE id = 1; \
-    INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
-    caller_token_id, caller_ip, request_id, targets, details) \
-    SELECT $4, number, $2, $5, $6, $7, $8, $9, $10, $11 FROM revision \
-    WHERE id = 1 AND $4 IS NOT NULL; \
-    SELECT number FROM revision WHERE id = 1";
 
 /// Nobody else is to be heard.
 #[derive(Clone)]

@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it pauses after it got none.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long it lets changes collect, if it has just looked.
+const BREATH: Duration = Duration::from_millis(5);
+
 /// Follows a store's changes into a [`History`].
 pub(super) struct Follower {
     store: Arc<dyn Store>,
@@ -85,9 +88,14 @@ impl Follower {
     async fn follow_on(self: Arc<Self>) {
         let poll = POLL.min(self.max_staleness / 4).max(Duration::from_millis(10));
         loop {
+            let breathed = tokio::time::sleep(BREATH);
+            let changed = async {
+                self.store.changed().await;
+                breathed.await;
+            };
             // What wakes it confirms nothing: the table does.
             tokio::select! {
-                () = self.store.changed() => {}
+                () = changed => {}
                 () = self.wanted.notified() => {}
                 () = tokio::time::sleep(poll) => {}
             }

@@ -7,6 +7,7 @@ mod directory;
 mod filters;
 mod plans;
 mod rotation;
+mod together;
 mod uses;
 
 use std::{

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     Tx, credentials, directory,
     mutation::{Audit, Done, Step},
-    repeats::{self, Earlier, insert_secret},
+    repeats::{self, Earlier, secret_insert},
     rows::{self, ended, kind_text},
 };
 use crate::{
@@ -60,10 +60,8 @@ impl Step for Insert<'_> {
             }
         };
         let birth = self.birth(tx, owner).await?;
-        insert_credential(tx, self.new, self.actor, &birth).await?;
-        let id = &self.new.id.0;
-        insert_secret(tx, id, &self.new.secret, "current", self.proved_at(), self.actor).await?;
-        let kept = self.kept(tx, id).await?;
+        insert(tx, self.new, self.actor, &birth, self.proved_at()).await?;
+        let kept = self.kept(tx, &self.new.id.0).await?;
         Ok(Done {
             value: Inserted { kept, already_used: false },
             touched: Vec::new(),
@@ -140,7 +138,6 @@ impl Insert<'_> {
             Some(id) => Some(lock_workspace(tx, id, &owner).await?),
         };
         self.check_spared(is_admin)?;
-        self.check_caller(tx).await?;
         let quota = Quota {
             owner: &owner,
             kind: self.new.detail.kind(),
@@ -250,22 +247,36 @@ pub(super) async fn insert_first(
     new: &NewCredential,
     actor: &Actor,
 ) -> Result<(), StoreError> {
-    let owner = new.user_id.clone();
-    let birth = Birth { owner, user_epoch: 0, workspace: None };
-    insert_credential(tx, new, actor, &birth).await?;
-    let proved_at = Some(actor.at.as_micros());
-    insert_secret(tx, &new.id.0, &new.secret, "current", proved_at, actor).await
+    let birth = Birth { owner: new.user_id.clone(), user_epoch: 0, workspace: None };
+    insert(tx, new, actor, &birth, Some(actor.at.as_micros())).await
 }
 
-/// By what each engine names them.
-const CREDENTIAL_FIELDS: &[(&str, Unique)] =
-    &[("credentials_pkey", Unique::Id), ("credentials.id", Unique::Id)];
+/// By what each engine names them. Whichever of the two rows is written first: a credential
+/// that is there has a current secret.
+const CREDENTIAL_FIELDS: &[(&str, Unique)] = &[
+    ("credentials_pkey", Unique::Id),
+    ("secrets_one_current", Unique::Id),
+    ("credentials.id", Unique::Id),
+];
 
-async fn insert_credential(
+/// A credential, and its first secret. The store's epoch is read along, so it is no older
+/// than anything else that was looked at.
+const INSERT: &str = and_then!(
+    "INSERT INTO credentials (id, kind, user_id, workspace_id, organization_id, membership_id, \
+     name, description, scopes, allowed_ips, api_client_id, created_by_ip, created_by_user_id, \
+     created_by_token_id, created_at, updated_at, expires_at, store_epoch, user_epoch, \
+     workspace_epoch, organization_epoch, sorted_scopes) \
+     VALUES ($2, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $8, $8, $24, \
+     (SELECT token_epoch FROM store WHERE id = 1), $25, $26, $27, $28)",
+    secret_insert!()
+);
+
+async fn insert(
     tx: &mut Tx,
     new: &NewCredential,
     actor: &Actor,
     birth: &Birth,
+    proved_at: Option<i64>,
 ) -> Result<(), StoreError> {
     let (name, description, api_client_id, created_by_ip) = match &new.detail {
         Detail::PersonalAccessToken { name, description } => {
@@ -282,36 +293,27 @@ async fn insert_credential(
         Kind::PersonalAccessToken | Kind::SystemRoot => None,
     };
     let workspace = birth.workspace.as_ref();
-    sqlx::query(
-        "INSERT INTO credentials (id, kind, user_id, workspace_id, organization_id, membership_id, \
-         name, description, scopes, allowed_ips, api_client_id, created_by_ip, created_by_user_id, \
-         created_by_token_id, created_at, updated_at, expires_at, store_epoch, user_epoch, \
-         workspace_epoch, organization_epoch, sorted_scopes) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, \
-         (SELECT token_epoch FROM store WHERE store.id = 1), $17, $18, $19, $20)",
-    )
-    .bind(&new.id.0)
-    .bind(kind_text(new.detail.kind()))
-    .bind(birth.owner.as_str())
-    .bind(new.workspace_id.as_deref())
-    .bind(workspace.map(|workspace| workspace.organization_id.as_str()))
-    .bind(workspace.and_then(|workspace| workspace.membership_id.as_deref()))
-    .bind(name)
-    .bind(description)
-    .bind(rows::json(&new.scopes))
-    .bind(rows::json(&new.allowed_ips))
-    .bind(api_client_id)
-    .bind(created_by_ip)
-    .bind(actor.user_id.as_str())
-    .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
-    .bind(actor.at.as_micros())
-    .bind(new.expires_at.map(Timestamp::as_micros))
-    .bind(birth.user_epoch)
-    .bind(workspace.map(|workspace| workspace.workspace_epoch))
-    .bind(workspace.map(|workspace| workspace.organization_epoch))
-    .bind(sorted_scopes)
-    .execute(&mut **tx)
-    .await
-    .map_err(|error| super::super::taken(error, CREDENTIAL_FIELDS))?;
+    repeats::bind_secret(sqlx::query(INSERT), &new.id.0, &new.secret, "current", proved_at, actor)
+        .bind(kind_text(new.detail.kind()))
+        .bind(birth.owner.as_str())
+        .bind(new.workspace_id.as_deref())
+        .bind(workspace.map(|workspace| workspace.organization_id.as_str()))
+        .bind(workspace.and_then(|workspace| workspace.membership_id.as_deref()))
+        .bind(name)
+        .bind(description)
+        .bind(rows::json(&new.scopes))
+        .bind(rows::json(&new.allowed_ips))
+        .bind(api_client_id)
+        .bind(created_by_ip)
+        .bind(actor.user_id.as_str())
+        .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
+        .bind(new.expires_at.map(Timestamp::as_micros))
+        .bind(birth.user_epoch)
+        .bind(workspace.map(|workspace| workspace.workspace_epoch))
+        .bind(workspace.map(|workspace| workspace.organization_epoch))
+        .bind(sorted_scopes)
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| super::super::taken(error, CREDENTIAL_FIELDS))?;
     Ok(())
 }

@@ -18,15 +18,21 @@ use crate::{
 };
 
 /// A credential with its newest secret, and when it was last used.
+/// `$more` columns, from where `credentials c` come.
 macro_rules! kept {
     () => {
+        kept!("", "credentials c")
+    };
+    ($more:literal, $credentials:expr) => {
         concat!(
             "SELECT ",
+            $more,
             credential_columns!(),
             ", u.number AS user_number, s.sealed AS secret_sealed, (SELECT b.expires_at FROM secrets b WHERE b.credential_id = c.id \
              AND b.state = 'current' AND s.state = 'pending' AND s.proved_at IS NULL) AS previous_secret_expires_at, \
-             l.last_used_at, l.last_used_ip FROM credentials c CROSS JOIN store t \
-             JOIN users u ON u.id = c.user_id \
+             l.last_used_at, l.last_used_ip FROM ",
+            $credentials,
+            " CROSS JOIN store t JOIN users u ON u.id = c.user_id \
              JOIN secrets s ON s.id = coalesce( \
              (SELECT n.id FROM secrets n WHERE n.credential_id = c.id AND n.state = 'pending'), \
              (SELECT n.id FROM secrets n WHERE n.credential_id = c.id AND n.state = 'current')) \
@@ -36,8 +42,6 @@ macro_rules! kept {
         )
     };
 }
-
-pub(super) use kept;
 
 /// What a [`Reach`] asks of it: owner, workspace, and whether administrators are
 /// spared.
@@ -58,6 +62,8 @@ macro_rules! within {
         )
     };
 }
+
+pub(super) use {kept, within};
 
 const KEPT: &str = concat!(kept!(), within!("$3", "$4", "$5"), "AND c.id = $1 AND c.kind = $2");
 
@@ -236,11 +242,7 @@ impl Step for Revoke<'_> {
         let kept = get(tx, self.target)
             .await?
             .ok_or_else(|| StoreError::Failed("a credential is gone in a transaction".into()))?;
-        let audit = (!revoked.is_empty()).then(|| Audit {
-            action: "credential.revoke",
-            targets: revoked.clone(),
-            details: json!({}),
-        });
+        let audit = (!revoked.is_empty()).then(|| revocation(revoked.clone()));
         Ok(Done {
             value: Some(Revoked { kept, changed, more }),
             touched: revoked.into_iter().map(Touched::Credential).collect(),
@@ -265,6 +267,11 @@ impl Revoke<'_> {
         .fetch_all(&mut **tx)
         .await?)
     }
+}
+
+/// What the audit row of a revocation says.
+pub(super) fn revocation(targets: Vec<String>) -> Audit {
+    Audit { action: "credential.revoke", targets, details: json!({}) }
 }
 
 /// Notes of what was revoked with others that it is revoked.

@@ -18,6 +18,7 @@ mod repeats;
 mod replica;
 mod rotation;
 mod rows;
+mod together;
 mod uses;
 
 use std::{fs::File, io, sync::Arc};
@@ -43,10 +44,11 @@ use crate::{
 };
 use mutation::mutate;
 
-pub(super) use {changes::Hearing, lines::Lines, replica::Replica};
+pub(super) use {changes::Hearing, lines::Lines, replica::Replica, together::Together};
 
 type Tx = sqlx::Transaction<'static, Db>;
 type Connection = <Db as sqlx::Database>::Connection;
+type Query<'q> = sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>;
 
 /// A store in one engine.
 pub(super) struct SqlStore {
@@ -61,9 +63,11 @@ pub(super) struct SqlStore {
     /// A copy that may be read.
     pub(super) replica: Option<Replica>,
     /// What this process hears of changes.
-    pub(super) news: Hearing,
+    pub(super) news: Arc<Hearing>,
     /// Who may take a revision next.
     pub(super) turn: Mutex<()>,
+    /// Where revocations wait for one another.
+    pub(super) together: Together,
     /// How many lists that may read much are read at once.
     pub(super) lists: Semaphore,
     /// Keeps other processes out for as long as the store lives.
@@ -235,8 +239,12 @@ impl Store for SqlStore {
         descendants: bool,
         actor: &Actor,
     ) -> Result<Option<(Revoked, Revision)>, StoreError> {
-        let step = credentials::Revoke { target, descendants, at: actor.at };
-        let (revoked, revision) = mutate(self, actor, &step).await?;
+        let (revoked, revision) = if descendants {
+            let step = credentials::Revoke { target, descendants, at: actor.at };
+            mutate(self, actor, &step).await?
+        } else {
+            together::revoke(self, target, actor).await?
+        };
         Ok(revoked.map(|revoked| (revoked, revision)))
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 use sqlx::Executor;
 
 use super::{
@@ -14,6 +15,13 @@ use crate::{
     random,
     store::{Actor, Basis, Managed, Refusal, StoreError, Touched},
 };
+
+/// The newest revision.
+macro_rules! head {
+    () => {
+        "SELECT number, mark FROM revision WHERE id = 1"
+    };
+}
 
 /// How often a transaction is tried that the engine gave up in favour of another.
 const ATTEMPTS: u32 = 6;
@@ -71,22 +79,33 @@ pub(super) async fn mutate<S: Step>(
     actor: &Actor,
     step: &S,
 ) -> Result<(S::Output, Revision), StoreError> {
-    let mut attempt = 1;
+    let mut tries = Tries::default();
     loop {
         match once(store, actor, step).await {
-            Err(StoreError::Unavailable(error))
-                if attempt < ATTEMPTS && super::super::gave_way(&*error) =>
-            {
-                tracing::debug!(attempt, "transaction gave way to another and is tried again");
-                let [spread] = random::bytes::<1>();
-                tokio::time::sleep(Duration::from_millis(
-                    u64::from(attempt) * u64::from(spread % 16),
-                ))
-                .await;
-                attempt += 1;
-            }
+            Err(error) if tries.again(&error).await => {}
             result => return result,
         }
+    }
+}
+
+/// How often a transaction was tried again.
+#[derive(Default)]
+pub(super) struct Tries(u32);
+
+impl Tries {
+    /// Whether one that failed so is to be tried again, since the engine gave it up in
+    /// favour of another; if so, after a pause.
+    pub(super) async fn again(&mut self, error: &StoreError) -> bool {
+        self.0 += 1;
+        let gave_way = matches!(error, StoreError::Unavailable(error)
+            if super::super::gave_way(&**error));
+        if !gave_way || self.0 >= ATTEMPTS {
+            return false;
+        }
+        tracing::debug!(attempt = self.0, "transaction gave way to another and is tried again");
+        let [spread] = random::bytes::<1>();
+        tokio::time::sleep(Duration::from_millis(u64::from(self.0) * u64::from(spread % 16))).await;
+        true
     }
 }
 
@@ -124,6 +143,81 @@ pub(super) async fn commit(
     Ok(tx.commit().await?)
 }
 
+/// What is written of a list of changes: objects with the fields that are named here.
+macro_rules! listed {
+    () => {
+        concat!(" FROM ", objects_of!(before), "$1", objects_of!(after))
+    };
+}
+
+/// Keeps the audit rows of those that have one; `$revision` is theirs.
+macro_rules! audited {
+    ($revision:expr, $head:expr) => {
+        concat!(
+            "INSERT INTO audit (id, revision, occurred_at, action, caller_user_id, \
+             caller_token_id, caller_ip, request_id, targets, details) SELECT value ->> 'id', ",
+            $revision,
+            ", CAST(value ->> 'at' AS BIGINT), value ->> 'action', value ->> 'user_id', \
+             value ->> 'token_id', value ->> 'ip', value ->> 'request_id', value ->> 'targets', \
+             value ->> 'details'",
+            listed!(),
+            $head,
+            " WHERE value ->> 'action' IS NOT NULL"
+        )
+    };
+}
+
+/// The number of a change that takes a revision, if `head` is that of the last.
+macro_rules! number {
+    () => {
+        "head.number - $2 + CAST(value ->> 'place' AS BIGINT)"
+    };
+}
+
+/// Takes a revision for each of `$2` changes, the last of which is marked `$3`.
+const RECORD: &str = recorded!(
+    "UPDATE revision SET number = number + $2, mark = $3 WHERE id = 1",
+    concat!(
+        "INSERT INTO changes (revision, mark, changed_at, touched) SELECT ",
+        number!(),
+        ", CAST(value ->> 'mark' AS BIGINT), CAST(value ->> 'at' AS BIGINT), value ->> 'touched'",
+        listed!(),
+        " CROSS JOIN ",
+        new_head!()
+    ),
+    audited!(number!(), concat!(" CROSS JOIN ", new_head!()))
+);
+
+/// Keeps the audit row of what takes no revision.
+const NOTE: &str = and_then!(audited!("CAST(NULL AS BIGINT)", ""), head!());
+
+/// A change, as it is recorded.
+pub(super) struct Recorded<'a> {
+    pub(super) actor: &'a Actor,
+    pub(super) touched: &'a [Touched],
+    pub(super) audit: Option<&'a Audit>,
+}
+
+impl Recorded<'_> {
+    fn to_json(&self, place: i64, mark: i64) -> Value {
+        let actor = self.actor;
+        json!({
+            "place": place,
+            "mark": mark,
+            "touched": changes::to_text(self.touched),
+            "at": actor.at.as_micros(),
+            "id": random::id(actor.at),
+            "action": self.audit.map(|audit| audit.action),
+            "user_id": actor.user_id.as_str(),
+            "token_id": actor.token_id.as_ref().map(|id| id.0.as_str()),
+            "ip": actor.ip.map(|ip| ip.to_string()),
+            "request_id": actor.request_id,
+            "targets": self.audit.map(|audit| rows::json(&audit.targets)),
+            "details": self.audit.map(|audit| audit.details.to_string()),
+        })
+    }
+}
+
 /// Writes the audit row and takes the revision: what ends every transaction
 /// that changes anything, before its commit.
 pub(super) async fn record<T>(
@@ -131,47 +225,38 @@ pub(super) async fn record<T>(
     actor: &Actor,
     done: &Done<T>,
 ) -> Result<Revision, StoreError> {
-    let audit = done.audit.as_ref();
-    let ip = actor.ip.map(|ip| ip.to_string());
-    if done.touched.is_empty() {
-        let Some(Audit { action, targets, details }) = audit else {
-            return Ok(head(&mut **tx).await?);
-        };
-        let (number, mark) = sqlx::query_as(
-            "INSERT INTO audit (id, occurred_at, action, caller_user_id, caller_token_id, \
-             caller_ip, request_id, targets, details) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-             RETURNING (SELECT number FROM revision WHERE revision.id = 1), \
-             (SELECT mark FROM revision WHERE revision.id = 1)",
-        )
-        .bind(random::id(actor.at))
-        .bind(actor.at.as_micros())
-        .bind(*action)
-        .bind(actor.user_id.as_str())
-        .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
-        .bind(ip)
-        .bind(actor.request_id.as_deref())
-        .bind(rows::json(targets))
-        .bind(details.to_string())
-        .fetch_one(&mut **tx)
-        .await?;
-        return Ok(Revision { number, mark });
+    let change = Recorded { actor, touched: &done.touched, audit: done.audit.as_ref() };
+    if !done.touched.is_empty() {
+        let revisions = record_all(tx, &[change]).await?;
+        return Ok(*revisions.last().expect("one for each"));
     }
-    let mark = i64::from_ne_bytes(random::bytes());
-    let number: i64 = sqlx::query_scalar(super::super::TAKE_REVISION)
-        .bind(mark)
-        .bind(actor.at.as_micros())
-        .bind(changes::to_text(&done.touched))
-        .bind(audit.map(|_| random::id(actor.at)))
-        .bind(audit.map(|audit| audit.action))
-        .bind(actor.user_id.as_str())
-        .bind(actor.token_id.as_ref().map(|id| id.0.as_str()))
-        .bind(ip)
-        .bind(actor.request_id.as_deref())
-        .bind(audit.map(|audit| rows::json(&audit.targets)))
-        .bind(audit.map(|audit| audit.details.to_string()))
+    if done.audit.is_none() {
+        return Ok(head(&mut **tx).await?);
+    }
+    let listed = Value::from_iter([change.to_json(0, 0)]).to_string();
+    let (number, mark) = sqlx::query_as(NOTE).bind(listed).fetch_one(&mut **tx).await?;
+    Ok(Revision { number, mark })
+}
+
+/// The same of several changes, all of which touch something: a revision for each, one
+/// after the other.
+pub(super) async fn record_all(
+    tx: &mut Tx,
+    changes: &[Recorded<'_>],
+) -> Result<Vec<Revision>, StoreError> {
+    let marks: Vec<i64> = changes.iter().map(|_| i64::from_ne_bytes(random::bytes())).collect();
+    let listed = (1..).zip(changes).zip(&marks);
+    let listed: Value =
+        listed.map(|((place, change), mark)| change.to_json(place, *mark)).collect();
+    let count = i64::try_from(changes.len()).expect("they are few");
+    let last: i64 = sqlx::query_scalar(RECORD)
+        .bind(listed.to_string())
+        .bind(count)
+        .bind(marks.last())
         .fetch_one(&mut **tx)
         .await?;
-    Ok(Revision { number, mark })
+    let numbers = last - count + 1..;
+    Ok(numbers.zip(marks).map(|(number, mark)| Revision { number, mark }).collect())
 }
 
 /// Looks, before a step does anything, whether who was let in as a manager still
@@ -257,8 +342,6 @@ async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Resu
 pub(super) async fn head<'e>(
     executor: impl Executor<'e, Database = super::Db>,
 ) -> Result<Revision, sqlx::Error> {
-    let (number, mark) = sqlx::query_as("SELECT number, mark FROM revision WHERE id = 1")
-        .fetch_one(executor)
-        .await?;
+    let (number, mark) = sqlx::query_as(head!()).fetch_one(executor).await?;
     Ok(Revision { number, mark })
 }

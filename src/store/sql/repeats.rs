@@ -1,6 +1,6 @@
 //! Secrets, and the requests that made them and may be repeated.
 
-use super::Tx;
+use super::{Query, Tx};
 use crate::domain::Sealed;
 use crate::store::{Actor, NewSecret, REQUEST_ID_LIFETIME, Refusal, Repeat, StoreError};
 
@@ -91,6 +91,16 @@ pub(super) async fn replace(
     Ok(true)
 }
 
+/// Keeps a secret, by what [`bind_secret`] binds.
+macro_rules! secret_insert {
+    () => {
+        "INSERT INTO secrets (id, credential_id, digest, pepper_id, record, shown, state, \
+         created_at, proved_at, sealed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    };
+}
+
+pub(super) use secret_insert;
+
 /// Keeps a secret. It is digested under the pepper that was current when it was
 /// made; a promotion since then is made good when it is next proved.
 pub(super) async fn insert_secret(
@@ -101,23 +111,31 @@ pub(super) async fn insert_secret(
     proved_at: Option<i64>,
     actor: &Actor,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO secrets (id, credential_id, digest, pepper_id, record, shown, state, \
-         created_at, proved_at, sealed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-    .bind(&new.id)
-    .bind(credential_id)
-    .bind(new.digest.as_bytes())
-    .bind(new.pepper_id.as_str())
-    .bind(&new.record)
-    .bind(&new.shown)
-    .bind(state)
-    .bind(actor.at.as_micros())
-    .bind(proved_at)
-    .bind(new.sealed.as_ref().map(Sealed::as_bytes))
-    .execute(&mut **tx)
-    .await?;
+    let query = sqlx::query(secret_insert!());
+    bind_secret(query, credential_id, new, state, proved_at, actor).execute(&mut **tx).await?;
     Ok(())
+}
+
+/// Binds the first ten values.
+pub(super) fn bind_secret<'q>(
+    query: Query<'q>,
+    credential_id: &str,
+    new: &NewSecret,
+    state: &str,
+    proved_at: Option<i64>,
+    actor: &Actor,
+) -> Query<'q> {
+    query
+        .bind(&new.id)
+        .bind(credential_id)
+        .bind(new.digest.as_bytes())
+        .bind(new.pepper_id.as_str())
+        .bind(&new.record)
+        .bind(&new.shown)
+        .bind(state)
+        .bind(actor.at.as_micros())
+        .bind(proved_at)
+        .bind(new.sealed.as_ref().map(Sealed::as_bytes))
 }
 
 /// Whose request ids these are.

@@ -53,7 +53,7 @@ impl TestStore {
     }
 
     /// What each change of this process is told to touch.
-    fn told(&self) -> Arc<Mutex<Vec<Change>>> {
+    pub(super) fn told(&self) -> Arc<Mutex<Vec<Change>>> {
         let all: Arc<Mutex<Vec<Change>>> = Arc::default();
         let told = Arc::clone(&all);
         self.before_commit(Box::new(move |touched, revision| {
