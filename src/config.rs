@@ -370,7 +370,7 @@ pub struct StoreSettings {
 
     /// Connections to PostgreSQL that answer calls; to a replica at most as many
     #[arg(long, env = "TOKEN_AUTHORITY_DATABASE_CONNECTIONS", default_value = "16",
-        value_parser = clap::value_parser!(u32).range(4..=1_000))]
+        value_parser = clap::value_parser!(u32).range(3..=1_000))]
     pub database_connections: u32,
 
     /// Longest time that a call waits for one of them

@@ -3,17 +3,19 @@
 
 use std::{
     collections::VecDeque,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
-/// How many questions are answered together at most.
-const TOGETHER: usize = 100;
+/// How many questions are answered together, at the least and at most. To answer several
+/// takes as long as to answer about ten one by one.
+const TOGETHER: RangeInclusive<usize> = 16..=100;
 
 /// Questions of many, answered on a few lines. Whoever finds a line free is answered at
 /// once, and alone; who comes while all are taken waits for the first that is free again,
-/// which takes everything that waits.
+/// which takes what waits, all of it where that is worth it.
 pub(super) struct Gathering<A, R>(Mutex<Gathered<A, R>>);
 
 struct Gathered<A, R> {
@@ -77,8 +79,10 @@ impl<A, R> Line<A, R> {
     /// line is free.
     fn next(&mut self) -> Option<(Vec<A>, Vec<oneshot::Sender<R>>)> {
         let mut gathered = self.of.lock();
+        let is_worth_it = gathered.waiting.len() >= *TOGETHER.start();
+        let most = if is_worth_it { *TOGETHER.end() } else { 1 };
         let (mut asked, mut tell) = (Vec::new(), Vec::new());
-        while asked.len() < TOGETHER
+        while asked.len() < most
             && let Some((question, asker)) = gathered.waiting.pop_front()
         {
             if !asker.is_closed() {

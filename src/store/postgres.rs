@@ -129,10 +129,6 @@ const STATEMENT: Duration = Duration::from_secs(5);
 /// How long a connection may be idle before the server is asked whether it is still there.
 const UNASKED: Duration = Duration::from_millis(100);
 
-/// How many connections look tokens up. The fewer they are, the more is read by each
-/// statement; with one, all would wait for one that hangs.
-const LINES: u32 = 2;
-
 /// What several tokens are looked up with: each is one row of every table.
 const BY_INDEX: [(&str, &str); 3] =
     [("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("enable_seqscan", "off")];
@@ -192,7 +188,8 @@ pub(super) async fn open(
     // Of their own, so that writes that wait for one row keep nobody from reading.
     let writers = (limits.connections / 4).max(1);
     // What is looked up by one that hangs must not keep all others waiting.
-    let readers = limits.connections - writers - LINES;
+    let lines = (limits.connections / 4).max(2).min(limits.connections - writers - 1);
+    let readers = limits.connections - writers - lines;
     let listener =
         Listener { options: listened.unwrap_or_else(|| options.clone()), wait: limits.wait };
     // It may be away.
@@ -200,13 +197,13 @@ pub(super) async fn open(
         replica.map(|options| pool(readers, limits.wait).connect_lazy_with(prepared(options)));
     // One is used; others are for when it hangs, since it is given back only if it ends.
     let follower = of_primary(4, limits.wait).connect_lazy_with(prepared(options.clone()));
-    let connector = of_primary(LINES, limits.wait)
+    let connector = of_primary(lines, limits.wait)
         .connect_lazy_with(prepared(options.clone()).options(BY_INDEX));
     let reader = of_primary(readers, limits.wait).connect_with(prepared(options.clone())).await?;
     let writer = of_primary(writers, limits.wait).connect_with(prepared(options)).await?;
     Ok(sql::SqlStore {
         lists: Semaphore::new((readers as usize / 2).max(1)),
-        lines: sql::Lines::of(connector, LINES as usize, limits.wait, limits.wait + STATEMENT),
+        lines: sql::Lines::of(connector, lines as usize, limits.wait, limits.wait + STATEMENT),
         reader,
         writer,
         turn: Mutex::default(),

@@ -354,7 +354,7 @@ async fn wrong_setting_is_refused_in_one_sentence_that_names_it() {
         ("--max-calls", &["--max-calls=1000001"]),
         ("--max-connections", &["--max-connections=99999999999999999999"]),
         ("--max-streams", &["--max-streams=many"]),
-        ("--database-connections", &["--database-connections=3"]),
+        ("--database-connections", &["--database-connections=2"]),
         ("--argon2-memory-kib", &["--argon2-memory-kib=1023"]),
         ("--argon2-memory-kib", &["--argon2-memory-kib=1048577"]),
         ("--argon2-passes", &["--argon2-passes=0"]),
