@@ -58,7 +58,8 @@ pub struct Hasher {
 /// What a thread does, and with what.
 struct Work {
     argon2: Argon2<'static>,
-    /// Memory that was used before: to get it from the system anew costs a page fault for
+    /// Memory that was used before; what is left in it says no more of a secret than its
+    /// record does: to get it from the system anew costs a page fault for
     /// every fourth block, which takes a good part as long as to fill it.
     memory: Mutex<Vec<Vec<Block>>>,
 }

@@ -380,8 +380,11 @@ fn gave_way(error: &(dyn Error + 'static)) -> bool {
 /// Whether an error says that the server is no longer at the other end.
 fn has_hung_up(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
-        // It was told to, or another of its processes has crashed.
-        Some(error) => error.code().is_some_and(|code| matches!(&*code, "57P01" | "57P02")),
+        // It was told to, another of its processes has crashed, it was not asked for too
+        // long, or who stands between says so.
+        Some(error) => error.code().is_some_and(|code| {
+            matches!(&*code, "57P01" | "57P02" | "57P05") || code.starts_with("08")
+        }),
         None => matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_)),
     }
 }

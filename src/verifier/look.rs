@@ -6,7 +6,7 @@ use arc_swap::Guard;
 use papaya::LocalGuard;
 
 use super::{
-    Verifier,
+    Asker, Verifier,
     entry::{self, Entry, Members},
     history::Applied,
     key::{Key, Membership},
@@ -49,6 +49,15 @@ impl Verifier {
         self.follower
             .is_within(self.policy.max_staleness, begun)
             .then(|| Look::at(self, begun, true))
+    }
+}
+
+impl Verifier {
+    /// The same for somebody who may have been let in while the store could not be asked,
+    /// and then has to be asked about anew.
+    #[must_use]
+    pub fn look_for(&self, asker: &Asker) -> Option<Look<'_>> {
+        if asker.is_stale { None } else { self.look() }
     }
 }
 

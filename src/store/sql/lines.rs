@@ -6,7 +6,10 @@ use std::{
 };
 
 use sqlx::{Connection as _, Pool};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{Connection, Db, finding};
 use crate::{
@@ -26,6 +29,8 @@ pub(in super::super) struct Lines {
     connector: Pool<Db>,
     kept: Mutex<Vec<Kept>>,
     places: Semaphore,
+    /// Of those who bring many questions of their own.
+    batches: Semaphore,
     gathering: Arc<Gathering<Asked, Result<Lookup, StoreError>>>,
     /// How long it is waited for one of them, and then for an answer.
     wait: Duration,
@@ -60,6 +65,7 @@ impl Lines {
             connector,
             kept: Mutex::default(),
             places: Semaphore::new(count),
+            batches: Semaphore::new((count / 2).max(1)),
             gathering: Gathering::on(count),
             wait,
             patience,
@@ -68,15 +74,9 @@ impl Lines {
 
     /// What is there of one token, read with others if there are such.
     pub(super) async fn find(self: &Arc<Self>, wanted: Wanted<'_>) -> Result<Lookup, StoreError> {
-        let asked = Asked {
-            digests: wanted.digests.to_vec(),
-            shown: wanted.unloaded.shown.to_owned(),
-            loaded: wanted.unloaded.loaded.to_vec(),
-            required: wanted.workspaces.required.map(ToOwned::to_owned),
-            askers: wanted.workspaces.askers.map(ToOwned::to_owned),
-        };
         let lines = Arc::clone(self);
-        let answered = self.gathering.ask(asked, move |asked| Arc::clone(&lines).answer(asked));
+        let answer = move |asked| Arc::clone(&lines).answer(asked);
+        let answered = self.gathering.ask(Asked::of(wanted), answer);
         match timeout(self.wait + self.patience, answered).await {
             Ok(Some(answer)) => answer,
             Ok(None) => Err(StoreError::Failed("a read was given up".into())),
@@ -86,18 +86,36 @@ impl Lines {
 
     async fn answer(self: Arc<Self>, asked: Vec<Asked>) -> Vec<Result<Lookup, StoreError>> {
         let wanted: Vec<Wanted<'_>> = asked.iter().map(Asked::wanted).collect();
-        match self.find_all(&wanted).await {
+        match self.look_up(&wanted).await {
             Ok(all) => all.lookups,
             Err(error) => asked.iter().map(|_| Err(error.again())).collect(),
         }
     }
 
-    /// What is there of several, of one instant.
-    pub(super) async fn find_all(&self, wanted: &[Wanted<'_>]) -> Result<Lookups, StoreError> {
-        let place = timeout(self.wait, self.places.acquire()).await;
-        let _place = place
-            .map_err(|_| sqlx::Error::PoolTimedOut)?
-            .map_err(|_closed| sqlx::Error::PoolClosed)?;
+    /// What is there of several, of one instant. Only half of the connections are for that,
+    /// and who hangs up costs none of them.
+    pub(super) async fn find_all(
+        self: &Arc<Self>,
+        wanted: &[Wanted<'_>],
+    ) -> Result<Lookups, StoreError> {
+        let asked: Vec<Asked> = wanted.iter().copied().map(Asked::of).collect();
+        let lines = Arc::clone(self);
+        let answered = tokio::spawn(async move {
+            let _place = lines.place(&lines.batches).await?;
+            let wanted: Vec<Wanted<'_>> = asked.iter().map(Asked::wanted).collect();
+            lines.look_up(&wanted).await
+        });
+        answered.await.unwrap_or_else(|_| Err(StoreError::Failed("a read was given up".into())))
+    }
+
+    async fn place<'s>(&self, places: &'s Semaphore) -> Result<SemaphorePermit<'s>, StoreError> {
+        let place = timeout(self.wait, places.acquire()).await;
+        let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        Ok(place.map_err(|_closed| sqlx::Error::PoolClosed)?)
+    }
+
+    async fn look_up(&self, wanted: &[Wanted<'_>]) -> Result<Lookups, StoreError> {
+        let _place = self.place(&self.places).await?;
         if let Some(kept) = self.kept() {
             match self.find_on(kept, wanted).await {
                 // The server was there again before this was noticed.
@@ -113,7 +131,11 @@ impl Lines {
     /// The connection is kept if all went well: what it was given up on may come later.
     async fn find_on(&self, mut on: Kept, wanted: &[Wanted<'_>]) -> Result<Lookups, StoreError> {
         let found = timeout(self.patience, finding::find_all(&mut on.connection, wanted)).await;
-        let found = found.map_err(|elapsed| StoreError::Unavailable(elapsed.into()))??;
+        let found = found.map_err(|elapsed| {
+            // The others lead to the same server.
+            self.lock().clear();
+            StoreError::Unavailable(elapsed.into())
+        })??;
         on.used = Instant::now();
         self.lock().push(on);
         Ok(found)
@@ -131,6 +153,7 @@ impl Lines {
 
     pub(super) async fn close(&self) {
         self.places.close();
+        self.batches.close();
         let kept = std::mem::take(&mut *self.lock());
         for Kept { connection, .. } in kept {
             let _ = connection.close().await;
@@ -140,6 +163,16 @@ impl Lines {
 }
 
 impl Asked {
+    fn of(wanted: Wanted<'_>) -> Self {
+        Self {
+            digests: wanted.digests.to_vec(),
+            shown: wanted.unloaded.shown.to_owned(),
+            loaded: wanted.unloaded.loaded.to_vec(),
+            required: wanted.workspaces.required.map(ToOwned::to_owned),
+            askers: wanted.workspaces.askers.map(ToOwned::to_owned),
+        }
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             digests: &self.digests,

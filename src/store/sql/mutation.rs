@@ -23,6 +23,10 @@ macro_rules! head {
     };
 }
 
+/// How long a transaction is waited for. It has a few statements, each of which the server
+/// gives up after five seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// How often a transaction is tried that the engine gave up in favour of another.
 const ATTEMPTS: u32 = 6;
 
@@ -81,11 +85,19 @@ pub(super) async fn mutate<S: Step>(
 ) -> Result<(S::Output, Revision), StoreError> {
     let mut tries = Tries::default();
     loop {
-        match once(store, actor, step).await {
+        match in_time(once(store, actor, step)).await {
             Err(error) if tries.again(&error).await => {}
             result => return result,
         }
     }
+}
+
+/// What a transaction gives, unless the server says nothing any more: others wait for it.
+pub(super) async fn in_time<T>(
+    transaction: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let ended = tokio::time::timeout(PATIENCE, transaction).await;
+    ended.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(elapsed.into())))
 }
 
 /// How often a transaction was tried again.

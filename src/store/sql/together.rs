@@ -177,7 +177,7 @@ impl Drop for Serving {
 async fn serve(writer: &Pool<Db>, news: &Hearing, asked: Vec<Asked>) {
     let mut tries = Tries::default();
     let made = loop {
-        match once(writer, news, &asked).await {
+        match mutation::in_time(once(writer, news, &asked)).await {
             Ok(made) => break Ok(made),
             Err(error) if tries.again(&error).await => {}
             Err(error) => break Err(error),
@@ -225,6 +225,11 @@ async fn once(writer: &Pool<Db>, news: &Hearing, asked: &[Asked]) -> Result<Vec<
             Some((vec![Touched::Credential(id.clone())], revocation(vec![id])))
         })
         .collect();
+    if !revoked.is_empty() {
+        // Its owner became an administrator in between, say: whether it may be revoked is
+        // found out when it is revoked alone.
+        return Err(StoreError::Failed("a credential went out of reach".into()));
+    }
     let recorded: Vec<Recorded<'_>> = asked
         .iter()
         .zip(&changes)
