@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use token_authority::{
     domain::{Pepper, Token},
     proto::v1::{BatchVerifyRequest, batch_verify_result::Result as Answered},
+    verifier::{Came, LookedUp},
 };
 use tonic::Code;
 
@@ -203,6 +204,10 @@ async fn rewritten_history_drops_all_that_is_kept(engine: Engine) {
     let revive = format!("UPDATE credentials SET revoked_at = NULL WHERE id = '{}'", id_of(&lives));
     let kill = format!("UPDATE credentials SET revoked_at = 1 WHERE id = '{}'", id_of(&dies));
     let last = before.split_once('-').unwrap().0;
+    let from_kept = || {
+        let counts = server.verifier.counts();
+        Came::ALL.into_iter().map(|came| counts.answers(came, LookedUp::Kept)).sum::<u64>()
+    };
     for (name, rewrite) in [
         ("another change of the same number", "UPDATE revision SET mark = 7".to_owned()),
         (
@@ -213,6 +218,12 @@ async fn rewritten_history_drops_all_that_is_kept(engine: Engine) {
             ),
         ),
     ] {
+        server.follow().await;
+        assert!(!is_active(&lives.token).await && is_active(&dies.token).await, "{name}");
+        let asked = from_kept();
+        assert!(!is_active(&lives.token).await && is_active(&dies.token).await, "{name}");
+        assert_eq!(from_kept() - asked, 2, "they are kept: {name}");
+
         server.place.sql(&format!("BEGIN; {revive}; {kill}; {rewrite}; COMMIT")).await;
         server.clock.sleep(LONGER);
         assert!(is_active(&lives.token).await, "{name}");
