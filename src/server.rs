@@ -23,7 +23,11 @@ use crate::{
     connections,
     directory::Directory,
     domain::{Catalogue, Peppers},
-    grpc::{self, gate::Gate},
+    grpc::{
+        self,
+        gate::Gate,
+        streams::{StopStreams, Streams},
+    },
     hashing::{Hasher, Recovery},
     issuer::Issuer,
     listener, proto,
@@ -93,6 +97,7 @@ pub struct Server {
     uses: Arc<Uses>,
     verifier: Arc<Verifier>,
     health: HealthReporter,
+    stop_streams: StopStreams,
     settings: Settings,
 }
 
@@ -188,11 +193,10 @@ impl Server {
         ));
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
         let (health, health_service) = tonic_health::server::health_reporter();
-        let mut routes = {
-            let streams = settings.max_open_streams as usize;
-            grpc::routes(Arc::clone(&verifier), authority, directory, streams)
-        }
-        .add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
+        let (streams, stop_streams) = Streams::new(settings.max_open_streams as usize);
+        let routes = grpc::routes(Arc::clone(&verifier), authority, directory, streams);
+        let mut routes =
+            routes.add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {
             let built = "the descriptors are generated";
             routes = routes
@@ -234,6 +238,7 @@ impl Server {
             uses,
             verifier,
             health,
+            stop_streams,
             settings,
         })
     }
@@ -310,6 +315,7 @@ impl Server {
                 set_health(&self.health, false, false).await;
                 tracing::info!("stopping");
                 let _ = drain.send(());
+                self.stop_streams.stop();
                 // A client that says nothing would hold the drain for ever.
                 let drained = tokio::time::timeout(limits.shutdown_deadline.into(), &mut serving);
                 if drained.await.is_err() {

@@ -10,12 +10,13 @@ mod received;
 pub mod reply;
 mod status;
 mod stream_verify;
+pub mod streams;
 mod verification;
+mod watch;
 mod wire;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tonic::{Request, Status, service::Routes};
 
 use crate::{
@@ -34,9 +35,10 @@ use crate::{
         },
     },
     rights::Right,
-    verifier::{Asker, Verifier},
+    verifier::{Asker, Event, Verifier},
 };
 use gate::Presented;
+use streams::Streams;
 
 pub(crate) use wire::encode_active;
 
@@ -56,20 +58,20 @@ pub const SERVICES: [&str; 5] = [
 ];
 
 /// All services of `proto/token_authority/v1`. RPCs whose turn has not come
-/// answer UNIMPLEMENTED. Of those that are streams, so many may be open at once.
+/// answer UNIMPLEMENTED.
 #[must_use]
 pub fn routes(
     verifier: Arc<Verifier>,
     authority: Arc<Authority>,
     directory: Directory,
-    streams: usize,
+    streams: Streams,
 ) -> Routes {
     let mut routes = Routes::builder();
     routes
         .add_service(
             VerificationServer::new(verification::Service {
                 verifier: Arc::clone(&verifier),
-                places: Arc::new(Semaphore::new(streams)),
+                streams,
             })
             .max_decoding_message_size(MAX_LONG_REQUEST),
         )
@@ -114,6 +116,22 @@ fn asker<T>(request: &Request<T>, right: &Right) -> Result<Asker, Status> {
 /// With what it proved who it is: the gate has put it there.
 fn presented<T>(request: &Request<T>) -> Result<Presented, Status> {
     request.extensions().get::<Presented>().cloned().ok_or_else(status::caller_missing)
+}
+
+/// Who presents this again, on a stream, if it still may call this.
+async fn asker_again(
+    verifier: &Arc<Verifier>,
+    presented: &Presented,
+    right: &Right,
+) -> Result<Asker, Status> {
+    let Presented { ip, request_id, .. } = presented;
+    let asker = verifier.asker(presented.text(), *ip, request_id).await?;
+    let asker = asker.ok_or_else(|| {
+        verifier.happened(Event::CallerRefused);
+        status::caller_refused()
+    })?;
+    asker.may(right).map_err(Error::from)?;
+    Ok(asker)
 }
 
 fn to_timestamp(instant: Timestamp) -> prost_types::Timestamp {

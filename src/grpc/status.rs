@@ -246,6 +246,24 @@ pub(super) fn too_many_streams() -> Status {
     )
 }
 
+/// It has lived long enough, or the service stops.
+pub(super) fn stream_over() -> Status {
+    try_again(
+        Code::Unavailable,
+        "STREAM_OVER",
+        "this process ends the stream: go on at another one, or here again",
+    )
+}
+
+/// It does not read what it is sent.
+pub(super) fn slow_consumer() -> Status {
+    try_again(
+        Code::ResourceExhausted,
+        "SLOW_CONSUMER",
+        "more was changed than was read: resume at the last revision that was",
+    )
+}
+
 /// More calls are under way than may be.
 pub(super) fn overloaded() -> Status {
     try_again(

@@ -10,19 +10,18 @@ use std::{
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::{
-    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::{Interval, MissedTickBehavior},
 };
 use tonic::{Status, Streaming, codegen::tokio_stream::Stream};
 
-use super::{MAX_REQUEST, Presented, at_once, status, verification};
+use super::{MAX_REQUEST, Presented, asker_again, at_once, status, streams::Place, verification};
 use crate::{
     proto::encoded::{
         StreamVerifyRequest, StreamVerifyResponse, stream_verify_response::Result as Answered,
     },
     rights,
-    verifier::{Asker, Event, Verifier},
+    verifier::{Asker, Verifier},
 };
 
 /// How many questions of one stream wait for the store at once; while they do, no more
@@ -43,7 +42,10 @@ pub(super) struct Answers {
     checked: Interval,
     checking: Option<Check>,
     is_over: bool,
-    _place: OwnedSemaphorePermit,
+    /// Not all was answered that might have been asked.
+    ends_early: bool,
+    /// When no more is asked: the service stops.
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 type Check = Pin<Box<dyn Future<Output = Result<Asker, Status>> + Send>>;
@@ -54,7 +56,7 @@ impl Answers {
         asker: Asker,
         presented: Presented,
         questions: Streaming<StreamVerifyRequest>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         let mut checked = tokio::time::interval(CHECKED);
         checked.reset();
@@ -68,7 +70,8 @@ impl Answers {
             checked,
             checking: None,
             is_over: false,
-            _place: place,
+            ends_early: false,
+            stopped: Box::pin(place.stopped()),
         }
     }
 
@@ -81,14 +84,7 @@ impl Answers {
             }
             let (verifier, presented) = (Arc::clone(&self.verifier), self.presented.clone());
             self.checking = Some(Box::pin(async move {
-                let Presented { ip, request_id, .. } = &presented;
-                let asker = verifier.asker(presented.text(), *ip, request_id).await?;
-                let asker = asker.ok_or_else(|| {
-                    verifier.happened(Event::CallerRefused);
-                    status::caller_refused()
-                })?;
-                asker.may(&rights::STREAM_VERIFY).map_err(crate::error::Error::from)?;
-                Ok(asker)
+                asker_again(&verifier, &presented, &rights::STREAM_VERIFY).await
             }));
         }
         let Some(checking) = &mut self.checking else { return Poll::Ready(Ok(())) };
@@ -110,6 +106,11 @@ impl Answers {
         if let Poll::Ready(answered) = self.poll_waiting(context) {
             return Poll::Ready(Some(answered));
         }
+        let stops = self.questions.is_some() && self.stopped.as_mut().poll(context).is_ready();
+        if stops {
+            self.questions = None;
+            self.ends_early = true;
+        }
         while self.waiting.len() < MAX_WAITING
             && let Some(questions) = &mut self.questions
         {
@@ -124,7 +125,8 @@ impl Answers {
             }
         }
         if self.questions.is_none() && self.waiting.is_empty() {
-            return Poll::Ready(None);
+            let end = self.ends_early.then(|| Err(status::stream_over()));
+            return Poll::Ready(end);
         }
         // What was just put there has to wake this as well.
         self.poll_waiting(context).map(Some)

@@ -2,12 +2,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
-    asker, at_once, caller, parse::Fields, presented, status, stream_verify::Answers, to_timestamp,
-    wire,
+    asker, at_once, caller, parse::Fields, presented, status, stream_verify::Answers,
+    streams::Streams, to_timestamp, watch, wire,
 };
 use crate::{
     domain::{ExternalId, Found, Kind, Reason, Revision},
@@ -25,8 +24,7 @@ const MAX_BATCH: usize = 1_000;
 
 pub(super) struct Service {
     pub(super) verifier: Arc<Verifier>,
-    /// Of the streams that are open.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) streams: Streams,
 }
 
 #[tonic::async_trait]
@@ -98,11 +96,21 @@ impl encoded::verification_server::Verification for Service {
     ) -> Result<Response<BoxStream<encoded::StreamVerifyResponse>>, Status> {
         let asker = asker(&request, &rights::STREAM_VERIFY)?;
         let presented = presented(&request)?;
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| status::too_many_streams())?;
+        let place = self.streams.place()?;
         let (verifier, questions) = (Arc::clone(&self.verifier), request.into_inner());
         let answers = Answers::new(verifier, asker, presented, questions, place);
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<proto::WatchRequest>>,
+    ) -> Result<Response<BoxStream<proto::WatchResponse>>, Status> {
+        let asker = asker(&request, &rights::WATCH)?;
+        let presented = presented(&request)?;
+        let place = self.streams.place()?;
+        let (verifier, messages) = (Arc::clone(&self.verifier), request.into_inner());
+        Ok(Response::new(watch::start(verifier, asker, presented, messages, place)))
     }
 
     async fn who_am_i(

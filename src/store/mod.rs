@@ -88,6 +88,15 @@ pub trait Store: Send + Sync {
     /// head, of one instant of the primary. It waits for no other reader.
     async fn changes(&self, after: Revision) -> Result<News, StoreError>;
 
+    /// Those of these credentials, users and organizations that a caller bound to this
+    /// workspace may know of, as things are at the head, which comes with them: credentials
+    /// that are bound to it, or to none and are a member's; members; its organization.
+    async fn seen_from(
+        &self,
+        workspace_id: &str,
+        touched: &[Touched],
+    ) -> Result<(Vec<Touched>, Revision), StoreError>;
+
     /// Returns once something may have changed since it returned last: after a change
     /// that any process made, and whenever one may have been missed. A hint, for one
     /// task at a time.

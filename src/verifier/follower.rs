@@ -50,7 +50,7 @@ pub(super) struct Follower {
 
 /// How it ended when the store was asked last.
 #[derive(Debug, Clone, Copy)]
-struct Attempt {
+pub(super) struct Attempt {
     begun_at: Uptime,
     failed: bool,
 }
@@ -108,6 +108,11 @@ impl Follower {
     /// Whether what is applied was all there was at most so long before `at`.
     pub(super) fn is_within(&self, age: Duration, at: Uptime) -> bool {
         at.since(self.history.confirmed_at()) <= age
+    }
+
+    /// What tells whenever the store was asked.
+    pub(super) fn news(&self) -> watch::Receiver<Attempt> {
+        self.last.subscribe()
     }
 
     /// Whether the store could not be asked when it was last.
@@ -207,7 +212,7 @@ impl Follower {
             self.history.raise(&change.touched, change.revision.number);
         }
         let last = changes.last().map_or(after, |change| change.revision);
-        self.history.publish(changes.into_iter().map(|change| change.revision));
+        self.history.publish(changes);
         let is_all = last.number >= news.head.number;
         if is_all {
             self.history.confirm(asked_at);

@@ -16,7 +16,7 @@ use crate::{
     clock::Uptime,
     domain::{Found, Revision},
     random,
-    store::Touched,
+    store::{Change, Touched},
 };
 
 /// How many slots there are for each kind of thing; the first is nobody's. At most
@@ -57,10 +57,22 @@ pub(super) struct History {
     met: Mutex<Met>,
 }
 
+/// Why what came after a revision can't be told from what is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It is not applied yet.
+    Ahead,
+    /// It is longer ago.
+    Behind,
+    /// It is of another history.
+    Elsewhere,
+}
+
 /// Which revisions were met, by whom.
 pub(super) struct Met {
-    /// The last ones that were applied, one after the other.
-    pub(super) applied: VecDeque<Revision>,
+    /// The last changes that were applied, one after the other, the first of all as
+    /// one that touches nothing.
+    pub(super) applied: VecDeque<Arc<Change>>,
     /// The marks of those that were read of and are not applied yet.
     pub(super) read: BTreeMap<i64, i64>,
     /// What changes of this process touch that are not applied yet.
@@ -119,7 +131,7 @@ impl History {
             applied: ArcSwap::from_pointee(Applied::new(head)),
             reached: AtomicI64::new(head.number),
             confirmed_at: AtomicU64::new(asked_at.as_nanos()),
-            met: Mutex::new(Met { applied: [head].into(), read: BTreeMap::new(), own: Vec::new() }),
+            met: Mutex::new(Met { applied: from(head), read: BTreeMap::new(), own: Vec::new() }),
         }
     }
 
@@ -233,7 +245,9 @@ impl History {
         for touched in touched {
             match touched {
                 Touched::Credential(id) => self.credentials.raise(self.slot(id), revision),
-                Touched::User(id) => self.users.raise(self.slot(id), revision),
+                Touched::User(id) | Touched::Member { user_id: id, .. } => {
+                    self.users.raise(self.slot(id), revision);
+                }
                 Touched::Workspace(id) => self.workspaces.raise(self.slot(id), revision),
                 Touched::Organization(id) => self.organizations.raise(self.slot(id), revision),
                 Touched::Everything => {
@@ -246,15 +260,16 @@ impl History {
 
     /// Tells what is applied now: the changes up to the last of these, all of which
     /// were raised before.
-    pub(super) fn publish(&self, revisions: impl IntoIterator<Item = Revision>) {
+    pub(super) fn publish(&self, changes: impl IntoIterator<Item = Change>) {
         let mut met = self.met();
         let mut is_other = false;
         let mut last = None;
-        for revision in revisions {
+        for change in changes {
+            let revision = change.revision;
             if met.applied.len() == RECENT {
                 met.applied.pop_front();
             }
-            met.applied.push_back(revision);
+            met.applied.push_back(Arc::new(change));
             is_other |= met.read.remove(&revision.number).is_some_and(|mark| mark != revision.mark);
             last = Some(revision);
         }
@@ -314,7 +329,7 @@ impl History {
             self.raise(touched, *number);
         }
         met.read.clear();
-        met.applied = [head].into();
+        met.applied = from(head);
         self.reach(head);
     }
 
@@ -333,6 +348,20 @@ impl History {
         self.met().knows(revision)
     }
 
+    /// The changes that were applied after this one, at most so many of them.
+    pub(super) fn after(&self, revision: Revision, limit: usize) -> Result<Vec<Arc<Change>>, Lost> {
+        let met = self.met();
+        let first = met.applied.front().map_or(i64::MAX, |first| first.revision.number);
+        match met.knows(revision) {
+            Some(true) => {}
+            Some(false) => return Err(Lost::Elsewhere),
+            None if revision.number < first => return Err(Lost::Behind),
+            None => return Err(Lost::Ahead),
+        }
+        let at = usize::try_from(revision.number - first).unwrap_or(usize::MAX);
+        Ok(met.applied.iter().skip(at.saturating_add(1)).take(limit).cloned().collect())
+    }
+
     /// Whoever holds this keeps out those who change it, and those who rewrite it.
     pub(super) fn met(&self) -> MutexGuard<'_, Met> {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
@@ -346,16 +375,21 @@ impl History {
     }
 }
 
+/// What is applied where nothing before is remembered.
+fn from(head: Revision) -> VecDeque<Arc<Change>> {
+    [Arc::new(Change { revision: head, touched: Vec::new() })].into()
+}
+
 impl Met {
     /// The last revision that is applied.
     fn last(&self) -> i64 {
-        self.applied.back().map_or(i64::MIN, |last| last.number)
+        self.applied.back().map_or(i64::MIN, |last| last.revision.number)
     }
 
     fn knows(&self, revision: Revision) -> Option<bool> {
-        let first = self.applied.front()?.number;
+        let first = self.applied.front()?.revision.number;
         let at = usize::try_from(revision.number.checked_sub(first)?).ok()?;
-        self.applied.get(at).map(|known| *known == revision)
+        self.applied.get(at).map(|known| known.revision == revision)
     }
 }
 

@@ -20,6 +20,7 @@ mod look;
 #[cfg(test)]
 mod model;
 mod reader;
+mod watching;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -55,6 +56,7 @@ pub use counts::{Came, Counts, Event, LookedUp, Refused};
 pub use entry::{ASKING, Encoded, Entry};
 pub use freshness::{Consistency, Knows};
 pub use look::{Look, Outcome};
+pub use watching::{Told, Watcher};
 
 /// What a verifier is made of.
 pub struct Parts {

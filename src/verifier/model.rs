@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::Uptime,
     domain::{Found, Revision, Timestamp},
-    store::Touched,
+    store::{Change, Touched},
 };
 
 /// How old what is known may be, in the model's time.
@@ -313,7 +313,10 @@ impl World {
                         self.history.raise(&Self::touched(), change.number);
                     }
                 }
-                _ => self.history.publish(std::mem::take(changes)),
+                _ => {
+                    let change = |revision| Change { revision, touched: Self::touched().into() };
+                    self.history.publish(std::mem::take(changes).into_iter().map(change));
+                }
             },
             (2, Some(_)) => {
                 self.is_rewriting = true;
@@ -375,7 +378,7 @@ impl World {
             .verifier
             .map(|(begun, read)| (begun, read.map(|(read, good)| (read.revision, read.era, good))));
         let Met { applied, read, own } = &*self.history.met();
-        let marks: Vec<i64> = applied.iter().map(|revision| revision.mark).collect();
+        let marks: Vec<i64> = applied.iter().map(|change| change.revision.mark).collect();
         let own: Vec<i64> = own.iter().map(|(number, _)| *number).collect();
         let mut taken = self.taken.clone();
         taken.sort_unstable();

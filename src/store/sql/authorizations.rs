@@ -409,7 +409,7 @@ impl Step for Update<'_> {
             .ok_or_else(|| StoreError::Failed("a credential is gone in a transaction".into()))?;
         Ok(Done {
             value: Some(Updated::Done(Box::new(kept))),
-            touched: vec![Touched::Credential(self.target.id.to_owned())],
+            touched: self.touched(),
             audit: Some(Audit {
                 action: "credential.update",
                 targets: vec![self.target.id.to_owned()],
@@ -420,6 +420,13 @@ impl Step for Update<'_> {
 }
 
 impl Update<'_> {
+    /// What is given away concerns also those who knew of it as the user's before.
+    fn touched(&self) -> Vec<Touched> {
+        let before = &self.update.before.user_id;
+        let user = self.is_given_away().then(|| Touched::User(before.to_string()));
+        user.into_iter().chain([Touched::Credential(self.target.id.to_owned())]).collect()
+    }
+
     fn is_given_away(&self) -> bool {
         self.update.user_id != self.update.before.user_id
     }
@@ -440,7 +447,7 @@ impl Update<'_> {
             let mut users = [&self.update.before.user_id, &self.update.user_id];
             users.sort_by_key(|user| user.as_str());
             for user in users {
-                sqlx::query(super::super::LOCK_USER).bind(user.as_str()).execute(&mut **tx).await?;
+                directory::lock(tx, user, self.actor).await?;
             }
             let (_, epoch) = creation::lock_owner(tx, &self.update.user_id).await?;
             return Ok(Some(epoch));

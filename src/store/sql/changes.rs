@@ -67,15 +67,13 @@ fn since(after: Revision, head: Revision, mut changes: Vec<Change>) -> Option<Ve
 
 /// What a change touched, as it is stored.
 pub(super) fn to_text(touched: &[Touched]) -> String {
-    let to_json = |touched: &Touched| {
-        let (kind, id) = match touched {
-            Touched::Credential(id) => ("credential", id),
-            Touched::User(id) => ("user", id),
-            Touched::Workspace(id) => ("workspace", id),
-            Touched::Organization(id) => ("organization", id),
-            Touched::Everything => return json!(["everything"]),
-        };
-        json!([kind, id])
+    let to_json = |touched: &Touched| match touched {
+        Touched::Credential(id) => json!(["credential", id]),
+        Touched::User(id) => json!(["user", id]),
+        Touched::Member { user_id, workspace_id } => json!(["member", user_id, workspace_id]),
+        Touched::Workspace(id) => json!(["workspace", id]),
+        Touched::Organization(id) => json!(["organization", id]),
+        Touched::Everything => json!(["everything"]),
     };
     touched.iter().map(to_json).collect::<Value>().to_string()
 }
@@ -89,6 +87,10 @@ fn from_text(text: &str) -> Vec<Touched> {
         match parts.as_deref() {
             Some(["credential", id]) => Touched::Credential((*id).to_owned()),
             Some(["user", id]) => Touched::User((*id).to_owned()),
+            Some(["member", user_id, workspace_id]) => Touched::Member {
+                user_id: (*user_id).to_owned(),
+                workspace_id: (*workspace_id).to_owned(),
+            },
             Some(["workspace", id]) => Touched::Workspace((*id).to_owned()),
             Some(["organization", id]) => Touched::Organization((*id).to_owned()),
             Some(_) | None => Touched::Everything,

@@ -281,10 +281,11 @@ impl Step for DeleteUser<'_> {
         }
         check_may_unmake(&named, Some(!named.is_active), self.actor)?;
         mutation::check_standing_before(tx, self.actor).await?;
-        sqlx::query("DELETE FROM memberships WHERE user_id = $1")
-            .bind(named.id.as_str())
-            .execute(&mut **tx)
-            .await?;
+        let left: Vec<Option<String>> =
+            sqlx::query_scalar("DELETE FROM memberships WHERE user_id = $1 RETURNING workspace_id")
+                .bind(named.id.as_str())
+                .fetch_all(&mut **tx)
+                .await?;
         sqlx::query(
             "UPDATE users SET deleted_at = $2, updated_at = $2, is_active = FALSE, \
              is_admin = FALSE, token_epoch = token_epoch + 1 WHERE id = $1",
@@ -297,9 +298,13 @@ impl Step for DeleteUser<'_> {
         let deleted = existing(tx, &named.id).await?;
         let id = deleted.id.to_string();
         let details = described(&deleted);
+        let left = left.into_iter().flatten().map(|workspace_id| {
+            let user_id = id.clone();
+            Touched::Member { user_id, workspace_id }
+        });
         Ok(Done {
             value: Some(deleted),
-            touched: vec![Touched::User(id.clone())],
+            touched: std::iter::once(Touched::User(id.clone())).chain(left).collect(),
             audit: Some(Audit { action: "user.delete", targets: vec![id], details }),
         })
     }

@@ -176,8 +176,8 @@ impl Step for Change<'_> {
             targets: targets.into_iter().map(str::to_owned).collect(),
             details: changed.iter().map(Changed::to_json).collect(),
         });
-        let touched = users.into_iter().map(|id| Touched::User(id.to_owned())).collect();
-        Ok(Done { value: put, touched, audit })
+        let touched: BTreeSet<Touched> = changed.iter().map(Changed::touched).collect();
+        Ok(Done { value: put, touched: touched.into_iter().collect(), audit })
     }
 }
 
@@ -333,6 +333,15 @@ async fn end(tx: &mut Tx, membership: &Membership) -> Result<(), StoreError> {
 }
 
 impl Changed {
+    fn touched(&self) -> Touched {
+        let (user_id, id) = (self.user.to_string(), self.container_id.clone());
+        match self.kind {
+            ContainerKind::Workspace => Touched::Member { user_id, workspace_id: id },
+            // No answer says what anybody is there.
+            ContainerKind::Organization => Touched::User(user_id),
+        }
+    }
+
     fn to_json(&self) -> Value {
         let (organization_id, workspace_id) = columns(self.kind, &self.container_id);
         json!({

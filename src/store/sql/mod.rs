@@ -18,6 +18,7 @@ mod repeats;
 mod replica;
 mod rotation;
 mod rows;
+mod sight;
 mod together;
 mod uses;
 
@@ -38,7 +39,7 @@ use crate::{
         ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Identity,
         Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups, MembershipChanges,
         MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, News, Promotion, Reach,
-        Repeat, Revoked, Rotation, Store, StoreError, Target, TokensOf, Unloaded, Updated,
+        Repeat, Revoked, Rotation, Store, StoreError, Target, TokensOf, Touched, Unloaded, Updated,
         UserChanges, UserFilter, UserUpsert, Viewer, Wanted,
     },
 };
@@ -165,6 +166,14 @@ impl Store for SqlStore {
 
     async fn changes(&self, after: Revision) -> Result<News, StoreError> {
         changes::changes(&self.follower, after).await
+    }
+
+    async fn seen_from(
+        &self,
+        workspace_id: &str,
+        touched: &[Touched],
+    ) -> Result<(Vec<Touched>, Revision), StoreError> {
+        sight::seen(&self.reader, workspace_id, touched).await
     }
 
     async fn changed(&self) {

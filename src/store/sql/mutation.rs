@@ -314,9 +314,7 @@ pub(super) async fn check_standing_before(tx: &mut Tx, actor: &Actor) -> Result<
 async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Result<(), StoreError> {
     let Some(token_id) = &actor.token_id else { return Ok(()) };
     let as_it_was = actor.as_it_was.as_ref();
-    let itself = touched
-        .iter()
-        .any(|touched| matches!(touched, Touched::User(id) if id == actor.user_id.as_str()));
+    let itself = touched.iter().any(|touched| touched.user_id() == Some(actor.user_id.as_str()));
     let row: Option<(bool, bool)> = sqlx::query_as(concat!(
         "SELECT revoked_at IS NULL AND NOT ended AND serves \
          AND (CAST($4 AS TEXT) IS NULL OR coalesce(secret_state <> 'superseded', FALSE)) \

@@ -218,6 +218,7 @@ pub(super) const TABLE: &[Row] = &[
     row("Verification/Verify", Asks::ToVerify, NOTHING),
     row("Verification/BatchVerify", Asks::ToVerify, NOTHING),
     row("Verification/StreamVerify", Asks::ToVerify, NOTHING),
+    row("Verification/Watch", Asks::ToVerify, NOTHING),
     row("PersonalAccessTokens/ListAvailablePatScopes", Asks::Nothing, NOTHING),
     row("PersonalAccessTokens/CreatePersonalAccessToken", Asks::Tokens(WRITE), USERS_AND_BOUND),
     row("PersonalAccessTokens/ListPersonalAccessTokens", Asks::Tokens(READ), USERS),

@@ -22,11 +22,12 @@ use token_authority::proto::v1::{
     UpdateApiClientAuthorizationRequest, UpdateMembershipRequest, UpdateOrganizationRequest,
     UpdatePersonalAccessTokenRequest, UpdateUserRequest, UpdateWorkspaceRequest,
     UpsertMembershipsRequest, UpsertOrganizationsRequest, UpsertUsersRequest,
-    UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WhoAmIRequest, WorkspaceCreatePatRequest,
-    WorkspaceListPatsRequest, WorkspaceRevokePatRequest, WorkspaceUpdatePatRequest,
-    WorkspaceUpsert, api_client_authorizations_client::ApiClientAuthorizationsClient,
-    create_membership_request, delete_membership_request, directory_client::DirectoryClient,
-    get_membership_request, list_memberships_request, membership_grant, membership_upsert,
+    UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WatchRequest, WhoAmIRequest,
+    WorkspaceCreatePatRequest, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
+    WorkspaceUpdatePatRequest, WorkspaceUpsert,
+    api_client_authorizations_client::ApiClientAuthorizationsClient, create_membership_request,
+    delete_membership_request, directory_client::DirectoryClient, get_membership_request,
+    list_memberships_request, membership_grant, membership_upsert,
     personal_access_tokens_client::PersonalAccessTokensClient, revoke_tokens_request::Target,
     update_membership_request, verification_client::VerificationClient,
 };
@@ -875,6 +876,7 @@ async fn call_verification(name: &str, channel: As) -> Result<(), Status> {
         "StreamVerify" => {
             client.stream_verify(tokio_stream::empty::<StreamVerifyRequest>()).await.map(drop)
         }
+        "Watch" => client.watch(tokio_stream::empty::<WatchRequest>()).await.map(drop),
         "WhoAmI" => client.who_am_i(WhoAmIRequest {}).await.map(drop),
         name => unreachable!("{name} is not called here"),
     }
