@@ -292,7 +292,7 @@ fn whole(bench: &Bench, runtime: &Runtime) {
         let asker = look.asker(black_box(&admin), address).filter(|asker| asker.may_verify())?;
         let question = Question::decode(black_box(&message))?;
         let mut requirement = question.requirement()?;
-        requirement.askers_workspace_id = asker.workspace_id();
+        asker.ask(&mut requirement);
         let outcome = look.outcome(question.token, &requirement)?;
         look.count(&outcome);
         Some(())

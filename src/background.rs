@@ -74,7 +74,7 @@ pub(crate) fn purge(
     let keep = settings.keep_dead.into();
     let user_id = settings.cluster_id.system_user();
     tokio::spawn(async move {
-        let mut settled = None;
+        let (mut settled, mut looked) = (None, None);
         loop {
             let at = clock.now();
             let actor = Actor::service(user_id.clone(), at);
@@ -84,8 +84,16 @@ pub(crate) fn purge(
                     tracing::warn!(error = &error as &dyn std::error::Error, "nothing settled");
                 }
             }
-            match store.purge(at.saturating_sub(keep), &actor).await {
-                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() || settled.is_some() => {
+            let before = at.saturating_sub(keep);
+            match store.forget_uses(before, looked.as_ref(), &actor).await {
+                Ok(next) => looked = next,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no uses forgotten");
+                }
+            }
+            let is_under_way = settled.is_some() || looked.is_some();
+            match store.purge(before, &actor).await {
+                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() || is_under_way => {
                     tokio::time::sleep(PURGE_PAUSE).await;
                 }
                 Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,

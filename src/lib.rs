@@ -11,6 +11,7 @@ pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod connections;
+pub mod credentials;
 pub mod directory;
 pub mod domain;
 pub mod error;

@@ -21,6 +21,7 @@ use crate::{
     clock::Clock,
     config::{Hidden, IssuerSettings, Settings, StoreSettings},
     connections,
+    credentials::Credentials,
     directory::Directory,
     domain::{Catalogue, Peppers},
     grpc::{
@@ -191,10 +192,12 @@ impl Server {
             issuer,
             policy,
         ));
+        let credentials = Credentials::new(Arc::clone(&store), identity.cluster_id.clone());
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
         let (health, health_service) = tonic_health::server::health_reporter();
         let (streams, stop_streams) = Streams::new(settings.max_open_streams as usize);
-        let routes = grpc::routes(Arc::clone(&verifier), authority, directory, streams);
+        let routes =
+            grpc::routes(Arc::clone(&verifier), authority, directory, credentials, streams);
         let mut routes =
             routes.add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {

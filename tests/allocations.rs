@@ -195,16 +195,18 @@ async fn kept_answer_is_given_with_one_allocation_for_its_bytes() {
     let least = counted.lock().unwrap().iter().min().copied();
     assert_eq!(least, Some(1 + HEADERS), "{counted:?}");
 
-    let mut requirement = Requirement {
-        workspace_id: Some(&workspace),
-        client_ip: Some("10.0.0.1".parse().unwrap()),
-        ..Requirement::default()
-    };
-    requirement.require("read:mail").unwrap();
-    requirement.require("write:notes").unwrap();
     let looked = measure(|| {
         let look = verifier.look().unwrap();
-        assert!(look.asker(admin, Some(address.ip())).unwrap().may_verify());
+        let asker = look.asker(admin, Some(address.ip())).unwrap();
+        assert!(asker.may_verify());
+        let mut requirement = Requirement {
+            workspace_id: Some(&workspace),
+            client_ip: Some("10.0.0.1".parse().unwrap()),
+            ..Requirement::default()
+        };
+        requirement.require("read:mail").unwrap();
+        requirement.require("write:notes").unwrap();
+        asker.ask(&mut requirement);
         let outcome = look.outcome(&made.token, &requirement);
         assert!(matches!(outcome, Some(Outcome::Active(_))));
     });

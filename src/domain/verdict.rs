@@ -83,6 +83,9 @@ pub struct Requirement<'a> {
     pub kinds: Kinds,
     /// The workspace that the asker is bound to, beyond which it may learn nothing.
     pub askers_workspace_id: Option<&'a str>,
+    /// The token with which it is asked, to be noted with the use and judged by nothing;
+    /// `None`: it is presented to this service itself.
+    pub verifier_id: Option<&'a str>,
 }
 
 impl<'a> Requirement<'a> {

@@ -49,7 +49,7 @@ pub(super) fn verify(
     let look = verifier.look()?;
     let asker = look.asker(presented, Some(ip)).filter(|asker| asker.may_verify())?;
 
-    let answer = answer(&look, asker.workspace_id(), wire::frame(body)?, HEADER)?;
+    let answer = answer(&look, asker, wire::frame(body)?, HEADER)?;
     let mut response = Response::new(Reply::message(framed(answer)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -62,11 +62,11 @@ pub(super) fn verify(
 /// The answer to a question, after so many bytes that are left free.
 pub(super) fn answer(
     look: &Look<'_>,
-    askers_workspace_id: Option<&str>,
+    asker: &Entry,
     question: &[u8],
     free: usize,
 ) -> Option<Vec<u8>> {
-    let outcome = outcome(look, askers_workspace_id, question)?;
+    let outcome = outcome(look, asker, question)?;
     look.count(&outcome);
     let mut out = Vec::with_capacity(free + length(look, &outcome));
     out.resize(free, 0);
@@ -77,12 +77,12 @@ pub(super) fn answer(
 /// The answers to several questions, if all of them can be given.
 pub(super) fn answers<'q>(
     look: &Look<'_>,
-    askers_workspace_id: Option<&str>,
+    asker: &Entry,
     questions: impl ExactSizeIterator<Item = &'q Bytes>,
 ) -> Option<Vec<Bytes>> {
     let mut outcomes = Vec::with_capacity(questions.len());
     for question in questions {
-        outcomes.push(outcome(look, askers_workspace_id, question)?);
+        outcomes.push(outcome(look, asker, question)?);
     }
     // All of them in one piece.
     let length = outcomes.iter().map(|outcome| length(look, outcome)).sum();
@@ -98,14 +98,10 @@ pub(super) fn answers<'q>(
     Some(each.collect())
 }
 
-fn outcome<'l>(
-    look: &'l Look<'_>,
-    askers_workspace_id: Option<&str>,
-    question: &[u8],
-) -> Option<Outcome<'l>> {
+fn outcome<'l>(look: &'l Look<'_>, asker: &Entry, question: &[u8]) -> Option<Outcome<'l>> {
     let question = wire::Question::decode(question)?;
     let mut requirement = question.requirement()?;
-    requirement.askers_workspace_id = askers_workspace_id;
+    asker.ask(&mut requirement);
     look.outcome(question.token, &requirement)
 }
 

@@ -2,6 +2,7 @@
 
 mod api_client_authorizations;
 mod at_once;
+mod credentials;
 mod directory;
 pub mod gate;
 mod parse;
@@ -22,6 +23,7 @@ use tonic::{Request, Status, service::Routes};
 use crate::{
     authority::Authority,
     caller::Caller,
+    credentials::Credentials,
     directory::Directory,
     domain::Timestamp,
     error::Error,
@@ -29,8 +31,7 @@ use crate::{
         encoded::verification_server::VerificationServer,
         v1::{
             api_client_authorizations_server::ApiClientAuthorizationsServer,
-            credentials_server::{Credentials, CredentialsServer},
-            directory_server::DirectoryServer,
+            credentials_server::CredentialsServer, directory_server::DirectoryServer,
             personal_access_tokens_server::PersonalAccessTokensServer,
         },
     },
@@ -64,6 +65,7 @@ pub fn routes(
     verifier: Arc<Verifier>,
     authority: Arc<Authority>,
     directory: Directory,
+    credentials: Credentials,
     streams: Streams,
 ) -> Routes {
     let mut routes = Routes::builder();
@@ -92,14 +94,12 @@ pub fn routes(
             })
             .max_decoding_message_size(MAX_REQUEST),
         )
-        .add_service(CredentialsServer::new(Later));
+        .add_service(
+            CredentialsServer::new(credentials::Service(credentials))
+                .max_decoding_message_size(MAX_REQUEST),
+        );
     routes.routes()
 }
-
-/// Services of which no RPC is served yet.
-struct Later;
-
-impl Credentials for Later {}
 
 /// Who makes this call: the gate has put it there.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {

@@ -269,6 +269,7 @@ paged![
     ListOrganizationsRequest,
     ListWorkspacesRequest,
     ListMembershipsRequest,
+    ListUsageRequest,
 ];
 
 /// The page that a request asks for.
@@ -329,7 +330,9 @@ fn parse_page_token(token: &str, request: u32) -> Option<Cursor> {
     let (hash, rest) = text.split_once('.')?;
     let (micros, id) = rest.split_once('.')?;
     let same_request = hash == format!("{request:08x}");
-    let plain_id = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    // Of uses it is a verifier and an address.
+    let plain_id =
+        id.len() <= 128 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/.:".contains(&b));
     (same_request && plain_id).then_some(())?;
     Some(Cursor { created_at: Timestamp::from_micros(micros.parse().ok()?)?, id: id.to_owned() })
 }

@@ -9,14 +9,14 @@ use super::{
     streams::Streams, to_timestamp, watch, wire,
 };
 use crate::{
-    domain::{ExternalId, Found, Kind, Reason, Revision},
+    domain::{CredentialId, ExternalId, Found, Kind, Reason, Revision},
     error::Error,
     proto::{
         encoded::{self, batch_verify_result::Result as BatchResult},
         v1 as proto,
     },
     rights,
-    verifier::{Answer, Asker, Consistency, Decision, Event, Knows, Question, Verifier},
+    verifier::{Answer, Asker, Consistency, Decision, Event, Knows, Question, Reported, Verifier},
 };
 
 /// How many tokens are asked about at once.
@@ -113,6 +113,18 @@ impl encoded::verification_server::Verification for Service {
         Ok(Response::new(watch::start(verifier, asker, presented, messages, place)))
     }
 
+    async fn report_use(
+        &self,
+        request: Request<proto::ReportUseRequest>,
+    ) -> Result<Response<proto::ReportUseResponse>, Status> {
+        let asker = asker(&request, &rights::REPORT_USE)?;
+        let mut fields = Fields::default();
+        let items = fields.each("items", request.into_inner().items, reported);
+        fields.check()?;
+        self.verifier.report(&items, &asker).await?;
+        Ok(Response::new(proto::ReportUseResponse {}))
+    }
+
     async fn who_am_i(
         &self,
         request: Request<proto::WhoAmIRequest>,
@@ -149,6 +161,22 @@ impl encoded::verification_server::Verification for Service {
     }
 }
 
+/// A use that is reported; `None`, too, if its id can be no token's.
+fn reported(fields: &mut Fields, item: proto::TokenUse) -> Option<Reported> {
+    let id = fields.not_empty("token_id", item.token_id);
+    if item.last_used_at.is_none() {
+        fields.wrong("last_used_at", "must be set");
+    }
+    let at = item.last_used_at.and_then(|at| fields.instant("last_used_at", at));
+    let ip = item.client_ip.map(|text| text.parse());
+    if let Some(Err(_)) = ip {
+        fields.wrong("client_ip", "must be an IP address");
+    }
+    let is_id = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let ip = ip.and_then(Result::ok);
+    is_id.then_some(Reported { credential_id: CredentialId(id), at: at?, ip })
+}
+
 /// The answer to a question.
 pub(super) async fn verify(
     verifier: &Arc<Verifier>,
@@ -167,7 +195,7 @@ impl Service {
         asker: &Asker,
     ) -> Option<encoded::BatchVerifyResponse> {
         let look = self.verifier.look_for(asker)?;
-        let answers = at_once::answers(&look, asker.workspace_id(), questions.iter())?;
+        let answers = at_once::answers(&look, asker.entry(), questions.iter())?;
         let results = answers.into_iter().map(BatchResult::Response);
         Some(batch(results, look.revision_text().to_owned(), false))
     }
@@ -207,7 +235,7 @@ fn question<'q>(
     let mut requirement = wire::Question::of(request)
         .check(&mut |field, reason| fields.wrong(field.to_string(), reason));
     fields.check()?;
-    requirement.askers_workspace_id = asker.workspace_id();
+    asker.entry().ask(&mut requirement);
     Ok(((request.token.as_str(), requirement), consistency))
 }
 

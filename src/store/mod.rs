@@ -25,11 +25,11 @@ pub use error::{Refusal, StoreError, Unique};
 pub use types::{
     Actor, AsItWas, AuthorizationQuery, AuthorizationUpdate, Basis, BeforeCommit, Bootstrap,
     Candidate, Change, ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges,
-    Cursor, Expects, Identity, Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups,
-    Managed, MembershipChanges, MembershipFilter, MembershipPut, NewContainer, NewCredential,
-    NewSecret, NewUser, News, OnlyMemberships, Promotion, Reach, Repeat, Revoked, Rotation, Target,
-    TokensOf, Touched, Unloaded, Updated, UserChanges, UserFilter, UserUpsert, Viewer, Wanted,
-    Workspaces,
+    Cursor, Expects, Identity, Inserted, Kept, KeptPepper, KeptSeal, KeptUse, LastUse, Lookup,
+    Lookups, Managed, MembershipChanges, MembershipFilter, MembershipPut, NewContainer,
+    NewCredential, NewSecret, NewUser, News, OnlyMemberships, Promotion, Reach, Repeat, Revoked,
+    Rotation, Target, TokensOf, Touched, Unloaded, Updated, Use, UserChanges, UserFilter,
+    UserUpsert, Viewer, Wanted, Workspaces,
 };
 
 /// How long a request id makes its request repeatable.
@@ -37,6 +37,10 @@ pub const REQUEST_ID_LIFETIME: Duration = Duration::from_hours(24);
 
 /// The most rows that one transaction changes.
 pub const MAX_ROWS: i64 = 1_000;
+
+/// From how many addresses uses of a credential before one verifier are kept, those of
+/// the last ones: what is shown from ever new ones must not fill the store.
+pub const USES_KEPT: i64 = 100;
 
 /// Credentials, the directory and their history, in one of the two engines.
 ///
@@ -243,7 +247,39 @@ pub trait Store: Send + Sync {
     /// Notes when and from where credentials were last used, unless a later use is
     /// noted already. What is there no more is passed over. No answer changes, so no
     /// audit row is written. At most 5,000, each credential once.
-    async fn note_uses(&self, uses: &[LastUse]) -> Result<(), StoreError>;
+    async fn note_last_uses(&self, uses: &[LastUse]) -> Result<(), StoreError>;
+
+    /// The same for each verifier and address.
+    async fn note_uses(&self, uses: &[Use]) -> Result<(), StoreError>;
+
+    /// Those of these credentials that are there and that somebody who is bound to this
+    /// workspace, or to none, may know of; in any order. At most [`MAX_ROWS`].
+    async fn known(
+        &self,
+        ids: &[CredentialId],
+        workspace_id: Option<&str>,
+    ) -> Result<Vec<CredentialId>, StoreError>;
+
+    /// The uses of a credential, last use first, from after `after` on, at most `limit`;
+    /// `None` if there is no such credential.
+    async fn list_uses(
+        &self,
+        id: &CredentialId,
+        after: Option<&Cursor>,
+        limit: i64,
+    ) -> Result<Option<Vec<KeptUse>>, StoreError>;
+
+    /// Forgets uses of a bounded number of credentials, in the order of their ids, from
+    /// after `after` on: those of before `before`, and of each verifier all but the last
+    /// [`USES_KEPT`]. At most [`MAX_ROWS`] at a time, by one process at a time; returns
+    /// where to go on, and `None` at the end. No answer changes, so no audit row is
+    /// written.
+    async fn forget_uses(
+        &self,
+        before: Timestamp,
+        after: Option<&CredentialId>,
+        actor: &Actor,
+    ) -> Result<Option<CredentialId>, StoreError>;
 
     /// The peppers that were ever loaded, oldest first.
     async fn peppers(&self) -> Result<Vec<KeptPepper>, StoreError>;

@@ -301,6 +301,43 @@ pub struct LastUse {
     pub ip: Option<IpAddr>,
 }
 
+/// The last use of a credential before one verifier and from one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// The credential.
+    pub credential_id: CredentialId,
+    /// The one with which was asked about it; `None`: it was presented to this service
+    /// itself.
+    pub verifier_id: Option<CredentialId>,
+    /// From where, if that is known.
+    pub ip: Option<IpAddr>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The same as it is kept, of a credential that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptUse {
+    /// As in [`Use`].
+    pub verifier_id: Option<CredentialId>,
+    /// Whose that is, as long as it is there.
+    pub verifier_user_id: Option<UserId>,
+    /// From where, if that is known.
+    pub ip: Option<String>,
+    /// When.
+    pub last_used_at: Timestamp,
+}
+
+impl KeptUse {
+    /// Its place in the list.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        let verifier_id = self.verifier_id.as_ref().map_or("", |id| id.0.as_str());
+        let id = format!("{verifier_id}/{}", self.ip.as_deref().unwrap_or_default());
+        Cursor { created_at: self.last_used_at, id }
+    }
+}
+
 /// Which API client authorizations to list, and how.
 #[derive(Debug, Clone)]
 pub struct AuthorizationQuery {
@@ -448,9 +485,10 @@ pub struct Revoked {
 /// The place in a list after which the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// When the last row was made.
+    /// When the last row was made; of uses, when it was.
     pub created_at: Timestamp,
-    /// Its id, since several may have been made at once.
+    /// Its id, since several may have been made at once; of uses, before which verifier
+    /// and from where it was.
     pub id: String,
 }
 

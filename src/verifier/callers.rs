@@ -29,10 +29,10 @@ impl Asker {
         self.entry.id()
     }
 
-    /// The workspace that it is bound to.
+    /// What is kept of that.
     #[must_use]
-    pub fn workspace_id(&self) -> Option<&str> {
-        self.entry.workspace_id()
+    pub fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// Whether it may ask this.
@@ -169,7 +169,7 @@ impl Verifier {
         match found.verdict(&requirement, now) {
             Verdict::Active => {
                 if let Some(uses) = &self.uses {
-                    uses.note(&found.credential.id, now, ip);
+                    uses.note(&found.credential.id, None, now, ip);
                 }
                 Ok(Some(Caller { found: *found, ip, request_id: request_id.to_owned() }))
             }

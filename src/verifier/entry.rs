@@ -60,7 +60,7 @@ pub struct Entry {
     revision: i64,
     era: u32,
     depends: Depends,
-    /// When the last use was noted, and from where, as one number.
+    /// In which second uses were noted last, and marks of which.
     noted: AtomicU64,
     /// When it was last asked for, in seconds since the machine was started.
     used: AtomicU32,
@@ -237,9 +237,26 @@ impl Entry {
         facts.verdict(self.scopes(), requirement, now)
     }
 
-    /// Whether a use is to be noted: not if the last one was in the same second and
-    /// from the same address.
-    pub(super) fn is_noteworthy(&self, at: Timestamp, ip: Option<IpAddr>) -> bool {
+    /// Has its holder ask: it learns no more than it may, and what is used is used before
+    /// it.
+    pub fn ask<'e>(&'e self, requirement: &mut Requirement<'e>) {
+        requirement.askers_workspace_id = self.workspace_id();
+        requirement.verifier_id = Some(self.id());
+    }
+
+    /// Whether a use is to be noted: not if there was one in the same second, before the
+    /// same verifier and from the same address.
+    ///
+    /// Of a second it remembers who asked and from where as four marks among 56, so that
+    /// several who ask in turn are noted once each, and at most some twenty in all. One may
+    /// seem to have been there that was not; the marks are others in each second, so it
+    /// is noted in the next.
+    pub(super) fn is_noteworthy(
+        &self,
+        at: Timestamp,
+        ip: Option<IpAddr>,
+        verifier_id: Option<&str>,
+    ) -> bool {
         let second = at.as_micros().div_euclid(1_000_000).cast_unsigned();
         let from = match ip.map(|ip| ip.to_canonical()) {
             None => 1,
@@ -249,9 +266,17 @@ impl Entry {
                 (bits as u64) ^ ((bits >> 64) as u64).rotate_left(32)
             }
         };
-        let use_ = (second << 32) ^ from.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.noted.load(Ordering::Relaxed) != use_ && {
-            self.noted.store(use_, Ordering::Relaxed);
+        // Ids end at random.
+        let before = verifier_id.and_then(|id| id.as_bytes().last_chunk()).copied();
+        let before = u64::from_le_bytes(before.unwrap_or_default());
+        let marks = marks(from.wrapping_mul(ODD) ^ before.rotate_left(17) ^ (second << 40));
+        let noted = self.noted.load(Ordering::Relaxed);
+        let (noted_in, mut seen) = (noted >> MARKS, noted & !(u64::MAX << MARKS));
+        if noted_in != second & 0xff {
+            seen = 0;
+        }
+        seen & marks != marks && {
+            self.noted.store((second << MARKS) | seen | marks, Ordering::Relaxed);
             true
         }
     }
@@ -328,6 +353,20 @@ impl Clone for Entry {
     }
 }
 
+/// How many bits are for marks of who asked in a second; those above are of the second.
+const MARKS: u32 = 56;
+
+/// A multiplier that spreads what it is given over all bits.
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Four bits of the lowest [`MARKS`], or fewer if they fall together.
+fn marks(of: u64) -> u64 {
+    let mut mixed = of.wrapping_mul(ODD);
+    mixed = (mixed ^ (mixed >> 32)).wrapping_mul(ODD);
+    let mark = |shift: u32| 1 << ((((mixed >> shift) & 0xffff) * u64::from(MARKS)) >> 16);
+    mark(0) | mark(16) | mark(32) | mark(48)
+}
+
 /// Seconds since the machine was started, as a use is remembered.
 pub(super) fn second(uptime: Uptime) -> u32 {
     u32::try_from(uptime.0.as_secs()).unwrap_or(u32::MAX)
@@ -336,4 +375,66 @@ pub(super) fn second(uptime: Uptime) -> u32 {
 /// What was encoded from texts.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        let found = Found::root(&"zzzzz".parse().unwrap());
+        let encoded = Encoded { bytes: Vec::new(), id: 0..0, workspace_id: 0..0 };
+        let never = ReadAt { revision: i64::MAX, era: 0 };
+        Entry::of(&found, encoded, never, Depends::default(), None)
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(1_800_000_000_000_000 + second * 1_000_000).unwrap()
+    }
+
+    fn verifier(number: u64) -> String {
+        format!("0198c0de-0000-7000-8000-{:012x}", number.wrapping_mul(ODD) >> 16)
+    }
+
+    #[test]
+    fn use_is_noted_once_a_second() {
+        let (entry, ip) = (entry(), Some("10.0.0.1".parse().unwrap()));
+        for second in 0..1_000 {
+            assert!(entry.is_noteworthy(at(second), ip, None), "{second}");
+            assert!(!entry.is_noteworthy(at(second), ip, None));
+            let mapped = Some("::ffff:10.0.0.1".parse().unwrap());
+            assert!(!entry.is_noteworthy(at(second), mapped, None));
+        }
+    }
+
+    #[test]
+    fn verifiers_that_ask_in_turn_are_noted_each_soon_and_seldom() {
+        let entry = entry();
+        let verifiers: Vec<String> = (0..10).map(verifier).collect();
+        let mut missed = [0; 10];
+        for second in 0..1_000 {
+            let mut noted = [0; 10];
+            for _ in 0..100 {
+                for (verifier, noted) in verifiers.iter().zip(&mut noted) {
+                    *noted += usize::from(entry.is_noteworthy(at(second), None, Some(verifier)));
+                }
+            }
+            assert!(noted.iter().all(|noted| *noted <= 1), "{noted:?}");
+            for (missed, noted) in missed.iter_mut().zip(noted) {
+                *missed = if noted == 0 { *missed + 1 } else { 0 };
+                assert!(*missed < 5, "{second}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_ever_new_addresses_few_are_noted_in_a_second() {
+        let entry = entry();
+        for second in 0..100 {
+            let ip = |number: u32| Some(IpAddr::from(number.to_be_bytes()));
+            let noted =
+                (0..10_000).filter(|number| entry.is_noteworthy(at(second), ip(*number), None));
+            assert!((10..=56).contains(&noted.count()));
+        }
+    }
 }

@@ -149,7 +149,7 @@ impl<'v> Look<'v> {
         let members = self.members(key, entry, requirement)?;
         Some(match entry.verdict(members, requirement, self.now) {
             Verdict::Active => {
-                self.verifier.note(entry, self.now, requirement.client_ip);
+                self.verifier.note(entry, requirement, self.now);
                 Outcome::Active(entry)
             }
             Verdict::Refused(Reason::NotFound) => Outcome::Unknown,

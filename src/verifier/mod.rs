@@ -20,9 +20,10 @@ mod look;
 #[cfg(test)]
 mod model;
 mod reader;
+mod reports;
 mod watching;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 
@@ -56,6 +57,7 @@ pub use counts::{Came, Counts, Event, LookedUp, Refused};
 pub use entry::{ASKING, Encoded, Entry};
 pub use freshness::{Consistency, Knows};
 pub use look::{Look, Outcome};
+pub use reports::Reported;
 pub use watching::{Told, Watcher};
 
 /// What a verifier is made of.
@@ -362,7 +364,7 @@ impl Verifier {
             Some((entry, members)) => {
                 let answer = judge(entry, *members, requirement, now);
                 if let Answer::Active(entry) = &answer {
-                    self.note(entry, now, requirement.client_ip);
+                    self.note(entry, requirement, now);
                 }
                 answer
             }
@@ -391,11 +393,13 @@ impl Verifier {
         left.map_or(self.policy.max_age, |left| left.min(self.policy.max_age))
     }
 
-    fn note(&self, entry: &Entry, at: Timestamp, ip: Option<IpAddr>) {
+    fn note(&self, entry: &Entry, requirement: &Requirement<'_>, at: Timestamp) {
+        let Requirement { client_ip, verifier_id, .. } = *requirement;
         if let Some(uses) = &self.uses
-            && entry.is_noteworthy(at, ip)
+            && entry.is_noteworthy(at, client_ip, verifier_id)
         {
-            uses.note(&entry.credential_id(), at, ip);
+            let verifier = verifier_id.map(|id| CredentialId(id.to_owned()));
+            uses.note(&entry.credential_id(), verifier.as_ref(), at, client_ip);
         }
     }
 }

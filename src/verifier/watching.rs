@@ -64,7 +64,7 @@ impl Verifier {
         let applied = self.history.applied().revision;
         Watcher {
             verifier: Arc::clone(self),
-            workspace_id: asker.workspace_id().map(str::to_owned),
+            workspace_id: asker.entry().workspace_id().map(str::to_owned),
             news: self.follower.news(),
             told: since.unwrap_or(applied),
             seen_at: 0,

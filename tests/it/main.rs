@@ -28,5 +28,6 @@ mod start;
 mod store;
 mod support;
 mod tls;
+mod usage;
 mod verification;
 mod workspaces;

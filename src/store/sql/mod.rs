@@ -37,10 +37,10 @@ use crate::{
     store::{
         Actor, AuthorizationQuery, AuthorizationUpdate, BeforeCommit, Bootstrap, Candidate,
         ContainerChanges, ContainerFilter, ContainerUpsert, CredentialChanges, Cursor, Identity,
-        Inserted, Kept, KeptPepper, KeptSeal, LastUse, Lookup, Lookups, MembershipChanges,
+        Inserted, Kept, KeptPepper, KeptSeal, KeptUse, LastUse, Lookup, Lookups, MembershipChanges,
         MembershipFilter, Migrate, NewContainer, NewCredential, NewUser, News, Promotion, Reach,
         Repeat, Revoked, Rotation, Store, StoreError, Target, TokensOf, Touched, Unloaded, Updated,
-        UserChanges, UserFilter, UserUpsert, Viewer, Wanted,
+        Use, UserChanges, UserFilter, UserUpsert, Viewer, Wanted,
     },
 };
 use mutation::mutate;
@@ -311,8 +311,38 @@ impl Store for SqlStore {
         Ok(mutate(self, actor, &peppers::ForgetSeals).await?.0)
     }
 
-    async fn note_uses(&self, uses: &[LastUse]) -> Result<(), StoreError> {
+    async fn note_last_uses(&self, uses: &[LastUse]) -> Result<(), StoreError> {
+        uses::note_last(&self.writer, uses).await
+    }
+
+    async fn note_uses(&self, uses: &[Use]) -> Result<(), StoreError> {
         uses::note(&self.writer, uses).await
+    }
+
+    async fn known(
+        &self,
+        ids: &[CredentialId],
+        workspace_id: Option<&str>,
+    ) -> Result<Vec<CredentialId>, StoreError> {
+        uses::known(&self.reader, ids, workspace_id).await
+    }
+
+    async fn list_uses(
+        &self,
+        id: &CredentialId,
+        after: Option<&Cursor>,
+        limit: i64,
+    ) -> Result<Option<Vec<KeptUse>>, StoreError> {
+        uses::list(&self.reader, id, after, limit).await
+    }
+
+    async fn forget_uses(
+        &self,
+        before: Timestamp,
+        after: Option<&CredentialId>,
+        actor: &Actor,
+    ) -> Result<Option<CredentialId>, StoreError> {
+        Ok(mutate(self, actor, &uses::Forget { before, after }).await?.0)
     }
 
     async fn peppers(&self) -> Result<Vec<KeptPepper>, StoreError> {

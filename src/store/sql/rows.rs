@@ -57,6 +57,23 @@ macro_rules! credential_columns {
     };
 }
 
+/// Whether somebody who is bound to the workspace `$workspace` may know of the credential
+/// `c`; NULL: bound to none.
+macro_rules! known_to {
+    ($workspace:literal) => {
+        concat!(
+            "(CAST(",
+            $workspace,
+            " AS TEXT) IS NULL OR c.workspace_id = ",
+            $workspace,
+            " OR (c.workspace_id IS NULL AND EXISTS (SELECT 1 FROM memberships m \
+             WHERE m.user_id = c.user_id AND m.workspace_id = ",
+            $workspace,
+            ")))"
+        )
+    };
+}
+
 /// The columns of [`UserRow`].
 macro_rules! user_columns {
     () => {
@@ -65,7 +82,7 @@ macro_rules! user_columns {
     };
 }
 
-pub(super) use {credential_columns, ended, user_columns};
+pub(super) use {credential_columns, ended, known_to, user_columns};
 
 #[derive(FromRow)]
 pub(super) struct CredentialRow {

@@ -30,6 +30,8 @@ pub(super) enum Asks {
     User,
     /// To read what administrators alone may.
     Everybody,
+    /// The same of one token, by its id.
+    Anybodys,
     /// To read a place: who belongs to it, and an administrator any.
     Place,
     /// To read a membership: its user, and who manages the organization.
@@ -71,6 +73,7 @@ impl Asks {
             | Self::ItsAuthorization
             | Self::OwnAuthorizations => &[],
             Self::ToVerify => &["verify:tokens"],
+            Self::Anybodys => &[READ],
             Self::Tokens(scope)
             | Self::TokenById(scope)
             | Self::TokensOfWorkspace(scope)
@@ -210,6 +213,7 @@ const AUTHORIZATIONS_TO_CHANGE: &[On] = &[
     On(Chiefs, Nowhere),
     On(Nobodys, Unknown),
 ];
+const ANYBODYS: &[On] = &[On(Own, Nowhere), On(Peers, Nowhere), On(Nobodys, Unknown)];
 const APPOINTED: &[On] = &[On(Chiefs, Nowhere)];
 
 /// Every RPC that is served.
@@ -219,6 +223,7 @@ pub(super) const TABLE: &[Row] = &[
     row("Verification/BatchVerify", Asks::ToVerify, NOTHING),
     row("Verification/StreamVerify", Asks::ToVerify, NOTHING),
     row("Verification/Watch", Asks::ToVerify, NOTHING),
+    row("Verification/ReportUse", Asks::ToVerify, NOTHING),
     row("PersonalAccessTokens/ListAvailablePatScopes", Asks::Nothing, NOTHING),
     row("PersonalAccessTokens/CreatePersonalAccessToken", Asks::Tokens(WRITE), USERS_AND_BOUND),
     row("PersonalAccessTokens/ListPersonalAccessTokens", Asks::Tokens(READ), USERS),
@@ -298,6 +303,7 @@ pub(super) const TABLE: &[Row] = &[
         Asks::ToWrite,
         &[On(Nobodys, Nowhere), On(Nobodys, Sibling), On(Nobodys, Unknown), On(Outsiders, Nowhere)],
     ),
+    row("Credentials/ListUsage", Asks::Anybodys, ANYBODYS),
 ];
 
 /// What a caller presents.
@@ -413,6 +419,11 @@ impl Caller {
             Asks::Everybody => {
                 ask(self.person.is_admin, ROLE)?;
                 ask(is_unbound && reads_directory, SCOPE)
+            }
+            Asks::Anybodys => {
+                ask(self.person.is_admin, ROLE)?;
+                ask(is_unbound && self.may(row.method, READ), SCOPE)?;
+                ask(place != Unknown, NOT_FOUND)
             }
             Asks::Place => {
                 ask(reads_directory, SCOPE)?;

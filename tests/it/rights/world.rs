@@ -16,20 +16,21 @@ use token_authority::proto::v1::{
     GetMembershipRequest, GetOrganizationRequest, GetPersonalAccessTokenRequest, GetUserRequest,
     GetWorkspaceRequest, ListApiClientAuthorizationsRequest, ListAvailablePatScopesRequest,
     ListMembershipsRequest, ListOrganizationsRequest, ListPersonalAccessTokensRequest,
-    ListUsersRequest, ListWorkspacesRequest, MembershipGrant, MembershipRole, MembershipUpsert,
-    OrganizationUpsert, RevokePersonalAccessTokenRequest, RevokeTokensRequest,
-    RotatePersonalAccessTokenRequest, ScopeList, SetMembershipsRequest, StreamVerifyRequest,
-    UpdateApiClientAuthorizationRequest, UpdateMembershipRequest, UpdateOrganizationRequest,
-    UpdatePersonalAccessTokenRequest, UpdateUserRequest, UpdateWorkspaceRequest,
-    UpsertMembershipsRequest, UpsertOrganizationsRequest, UpsertUsersRequest,
-    UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WatchRequest, WhoAmIRequest,
-    WorkspaceCreatePatRequest, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
+    ListUsageRequest, ListUsersRequest, ListWorkspacesRequest, MembershipGrant, MembershipRole,
+    MembershipUpsert, OrganizationUpsert, ReportUseRequest, RevokePersonalAccessTokenRequest,
+    RevokeTokensRequest, RotatePersonalAccessTokenRequest, ScopeList, SetMembershipsRequest,
+    StreamVerifyRequest, UpdateApiClientAuthorizationRequest, UpdateMembershipRequest,
+    UpdateOrganizationRequest, UpdatePersonalAccessTokenRequest, UpdateUserRequest,
+    UpdateWorkspaceRequest, UpsertMembershipsRequest, UpsertOrganizationsRequest,
+    UpsertUsersRequest, UpsertWorkspacesRequest, UserUpsert, VerifyRequest, WatchRequest,
+    WhoAmIRequest, WorkspaceCreatePatRequest, WorkspaceListPatsRequest, WorkspaceRevokePatRequest,
     WorkspaceUpdatePatRequest, WorkspaceUpsert,
     api_client_authorizations_client::ApiClientAuthorizationsClient, create_membership_request,
-    delete_membership_request, directory_client::DirectoryClient, get_membership_request,
-    list_memberships_request, membership_grant, membership_upsert,
-    personal_access_tokens_client::PersonalAccessTokensClient, revoke_tokens_request::Target,
-    update_membership_request, verification_client::VerificationClient,
+    credentials_client::CredentialsClient, delete_membership_request,
+    directory_client::DirectoryClient, get_membership_request, list_memberships_request,
+    membership_grant, membership_upsert, personal_access_tokens_client::PersonalAccessTokensClient,
+    revoke_tokens_request::Target, update_membership_request,
+    verification_client::VerificationClient,
 };
 use tokio::sync::Mutex;
 use tonic::Status;
@@ -465,6 +466,7 @@ impl World {
                 self.call_users(name, channel, caller, on).await
             }
             ("Directory", name) => self.call_places(name, channel, on).await,
+            ("Credentials", name) => self.call_credentials(name, channel, caller, on).await,
             (service, _) => unreachable!("{service} is not called here"),
         }
     }
@@ -543,6 +545,27 @@ impl World {
                     client.update_api_client_authorization(request).await.map(drop)
                 })
                 .await
+            }
+            name => unreachable!("{name} is not called here"),
+        }
+    }
+
+    async fn call_credentials(
+        &self,
+        name: &str,
+        channel: As,
+        caller: &Person,
+        On(whose, _): On,
+    ) -> Result<(), Status> {
+        let mut client = CredentialsClient::new(channel);
+        let id = match whose.person(*caller) {
+            Some(person) => self.authorizations[person.handle].clone(),
+            None => UNKNOWN.to_owned(),
+        };
+        match name {
+            "ListUsage" => {
+                let request = ListUsageRequest { id, ..Default::default() };
+                client.list_usage(request).await.map(drop)
             }
             name => unreachable!("{name} is not called here"),
         }
@@ -877,6 +900,7 @@ async fn call_verification(name: &str, channel: As) -> Result<(), Status> {
             client.stream_verify(tokio_stream::empty::<StreamVerifyRequest>()).await.map(drop)
         }
         "Watch" => client.watch(tokio_stream::empty::<WatchRequest>()).await.map(drop),
+        "ReportUse" => client.report_use(ReportUseRequest::default()).await.map(drop),
         "WhoAmI" => client.who_am_i(WhoAmIRequest {}).await.map(drop),
         name => unreachable!("{name} is not called here"),
     }

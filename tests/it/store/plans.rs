@@ -136,6 +136,8 @@ fn very_many(engine: Engine) -> String {
          {credentials} INSERT INTO secrets (id, credential_id, digest, pepper_id, record, shown, \
          state, created_at) SELECT 's' || i, 'zzzzz-gj3su-' || ({BASE} + i), {digest}, '{pepper}', \
          '$a$b', 'a' || i, 'current', 0 FROM n; \
+         {credentials} INSERT INTO verifier_uses (credential_id, verifier_id, client_ip, \
+         last_used_at) SELECT 'zzzzz-gj3su-' || ({BASE} + i), '', '', {NOW} FROM n; \
          {credentials} INSERT INTO changes (revision, mark, changed_at, touched) \
          SELECT i + 1, i, 0, '[]' FROM n; {analyze}",
         // Nobody does so to the embedded store.
@@ -291,6 +293,20 @@ async fn what_is_found_among_very_many_is_found_by_an_index(engine: Engine) {
     let plan = sql.explain("force_generic_plan", &get, &["NULL"; 5]).await;
     assert_led(engine, &plan, ["credentials_pkey", "sqlite_autoindex_credentials_1"]);
 
+    store.list_uses(&CredentialId(UUID.to_owned()), None, 10).await.unwrap();
+    let uses = ran(|text| text.contains("LEFT JOIN verifier_uses"));
+    let plan = sql.explain("force_generic_plan", &uses, &["NULL"; 4]).await;
+    assert_led(engine, &plan, ["verifier_uses_pkey", "sqlite_autoindex_verifier_uses_1"]);
+    assert_led(engine, &plan, ["credentials_pkey", "sqlite_autoindex_credentials_1"]);
+    store.known(&[], None).await.unwrap();
+    let texts_of = match engine {
+        Engine::Postgres => "SELECT c.id FROM jsonb_array_elements_text(",
+        Engine::Sqlite => "SELECT c.id FROM json_each(",
+    };
+    let known = ran(|text| text.starts_with(texts_of));
+    let plan = sql.explain("force_generic_plan", &known, &["NULL"; 2]).await;
+    assert_led(engine, &plan, ["credentials_pkey", "sqlite_autoindex_credentials_1"]);
+
     // Planned for what is bound.
     for case in CASES {
         let reach = Reach { owner: case.owner.then(|| OWNER.parse().unwrap()), ..Reach::default() };
@@ -335,7 +351,10 @@ fn without_numbers(statement: &str) -> String {
 #[track_caller]
 fn assert_led(engine: Engine, plan: &str, [in_postgres, in_sqlite]: [&str; 2]) {
     let (index, scans): (_, &[&str]) = match engine {
-        Engine::Postgres => (in_postgres, &["Seq Scan on credentials", "Seq Scan on secrets"]),
+        Engine::Postgres => (
+            in_postgres,
+            &["Seq Scan on credentials", "Seq Scan on secrets", "Seq Scan on verifier_uses"],
+        ),
         Engine::Sqlite => (in_sqlite, &["SCAN c", "SCAN s", "SCAN n", "SCAN secrets"]),
     };
     // What is shown of the page is looked up by `credentials c` in any case.

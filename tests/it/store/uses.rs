@@ -1,6 +1,9 @@
 //! When and from where credentials were last used, and what is sealed of their secrets.
 
-use token_authority::{domain::Sealed, store::LastUse};
+use token_authority::{
+    domain::Sealed,
+    store::{KeptUse, LastUse, USES_KEPT, Use},
+};
 
 use super::*;
 
@@ -12,6 +15,10 @@ on_both_stores![
     uses_that_are_noted_at_once_in_any_order_are_all_noted,
     noted_use_takes_no_revision_and_no_audit_row,
     last_use_goes_with_its_credential,
+    use_is_kept_for_each_verifier_and_address,
+    uses_are_listed_in_pages_last_use_first,
+    who_is_bound_to_a_workspace_knows_of_its_credentials_and_of_its_members_unbound_ones,
+    uses_that_are_long_ago_or_too_many_are_forgotten,
     seals_are_listed_by_pepper_in_pages,
     redigested_secret_is_sealed_anew_only_if_it_was,
     forgotten_seals_are_gone_and_nothing_else_is,
@@ -23,7 +30,7 @@ fn used(id: &CredentialId, later: i64, ip: Option<&str>) -> LastUse {
 
 impl TestStore {
     async fn note(&self, uses: &[LastUse]) {
-        self.note_uses(uses).await.unwrap();
+        self.note_last_uses(uses).await.unwrap();
     }
 
     async fn token(&self) -> CredentialId {
@@ -130,7 +137,7 @@ async fn uses_that_are_noted_at_once_in_any_order_are_all_noted(engine: Engine) 
             uses.reverse();
         }
         let store = Arc::clone(&store.store);
-        async move { store.note_uses(&uses).await.unwrap() }
+        async move { store.note_last_uses(&uses).await.unwrap() }
     })
     .await;
     let noted = format!("SELECT count(*) FROM last_uses WHERE last_used_at = {NOW} + 7");
@@ -158,6 +165,161 @@ async fn last_use_goes_with_its_credential(engine: Engine) {
     assert_eq!(store.last_use(&id).await, (Some(at(2)), None), "it was used before that");
     assert_eq!(store.purge(at(DAY), &service()).await.unwrap(), 1);
     assert_eq!(store.place.number("SELECT count(*) FROM last_uses").await, 0);
+}
+
+/// A use before a verifier.
+fn before(id: &CredentialId, verifier: &CredentialId, later: i64, ip: Option<&str>) -> Use {
+    Use {
+        credential_id: id.clone(),
+        verifier_id: Some(verifier.clone()),
+        ip: ip.map(|ip| ip.parse().unwrap()),
+        at: at(later),
+    }
+}
+
+impl TestStore {
+    async fn uses(&self, id: &CredentialId) -> Vec<KeptUse> {
+        self.list_uses(id, None, 1_000).await.unwrap().unwrap()
+    }
+}
+
+async fn use_is_kept_for_each_verifier_and_address(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let [id, verifier, gone] = [store.token().await, store.token().await, store.token().await];
+    let unknown = CredentialId("0198c0de-0000-7000-8000-000000000001".to_owned());
+    store.revoke(&gone).await;
+    store.purge(at(DAY), &service()).await.unwrap();
+    let head = store.head().await.unwrap();
+    store.note_uses(&[]).await.unwrap();
+    let here = Use { verifier_id: None, ..before(&id, &id, 2, Some("::ffff:203.0.113.9")) };
+    let uses = [
+        before(&id, &verifier, 4, None),
+        before(&id, &verifier, 3, Some("2001:DB8::1")),
+        here,
+        before(&id, &unknown, 1, None),
+        before(&gone, &verifier, 1, None),
+    ];
+    store.note_uses(&uses).await.unwrap();
+    let user = || Some(store.administrator.id.clone());
+    let expected = |verifier: Option<&CredentialId>, user, ip: Option<&str>, later| KeptUse {
+        verifier_id: verifier.cloned(),
+        verifier_user_id: user,
+        ip: ip.map(ToOwned::to_owned),
+        last_used_at: at(later),
+    };
+    let mut all = vec![
+        expected(Some(&verifier), user(), None, 4),
+        expected(Some(&verifier), user(), Some("2001:db8::1"), 3),
+        expected(None, None, Some("203.0.113.9"), 2),
+        expected(Some(&unknown), None, None, 1),
+    ];
+    assert_eq!(store.uses(&id).await, all);
+    assert_eq!(store.list_uses(&gone, None, 10).await.unwrap(), None);
+    assert_eq!(store.uses(&verifier).await, []);
+
+    // A later use counts, an earlier one changes nothing.
+    let uses = [before(&id, &unknown, 9, None), before(&id, &verifier, 1, Some("2001:db8::1"))];
+    store.note_uses(&uses).await.unwrap();
+    all.rotate_right(1);
+    all[0].last_used_at = at(9);
+    assert_eq!(store.uses(&id).await, all);
+    assert_eq!(store.head().await.unwrap(), head, "no answer changes");
+}
+
+async fn uses_are_listed_in_pages_last_use_first(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let [id, one, two] = [store.token().await, store.token().await, store.token().await];
+    let ips = ["10.0.0.1", "10.0.0.2", "2001:db8::3"];
+    let mut uses = Vec::new();
+    for (place, ip) in ips.into_iter().enumerate() {
+        // Some of the same instant.
+        for verifier in [&one, &two] {
+            uses.push(before(&id, verifier, place as i64 / 2, Some(ip)));
+        }
+    }
+    store.note_uses(&uses).await.unwrap();
+    let all = store.uses(&id).await;
+    assert_eq!(all.len(), uses.len());
+    assert!(all.windows(2).all(|two| two[0].last_used_at >= two[1].last_used_at));
+    let mut listed: Vec<KeptUse> = Vec::new();
+    loop {
+        let after = listed.last().map(KeptUse::cursor);
+        let page = store.list_uses(&id, after.as_ref(), 2).await.unwrap().unwrap();
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(page);
+    }
+    assert_eq!(listed, all);
+}
+
+async fn who_is_bound_to_a_workspace_knows_of_its_credentials_and_of_its_members_unbound_ones(
+    engine: Engine,
+) {
+    let store = TestStore::new(engine).await;
+    let [alice, bob] = [store.user("alice").await, store.user("bob").await];
+    store.workspace_with(&alice, "guest").await;
+    let [hers, his, bound, elsewhere] =
+        [new_token(&alice.id), new_token(&bob.id), new_token(&bob.id), new_token(&alice.id)];
+    let all = [&hers, &his, &bound, &elsewhere].map(|new| new.id.clone());
+    for new in [&hers, &his, &bound, &elsewhere] {
+        store.keep(new).await;
+    }
+    let bind = |id: &CredentialId, workspace: &str| {
+        format!(
+            "UPDATE credentials SET workspace_id = '{workspace}', organization_id = 'o', \
+             membership_id = 'm', workspace_epoch = 0, organization_epoch = 0 WHERE id = '{}'; ",
+            id.0
+        )
+    };
+    let other = "INSERT INTO workspaces (id, organization_id, slug, name, is_active, created_at, \
+        updated_at) VALUES ('v', 'o', 'v', 'V', TRUE, 0, 0); ";
+    store.sql(&(other.to_owned() + &bind(&bound.id, "w") + &bind(&elsewhere.id, "v"))).await;
+    let ids = [&all[..], &[CredentialId("\"'".to_owned())]].concat();
+    let known = async |workspace: Option<&str>| {
+        let mut known = store.known(&ids, workspace).await.unwrap();
+        known.sort_by_key(|id| all.iter().position(|each| each == id));
+        known
+    };
+    assert_eq!(known(None).await, all);
+    assert_eq!(known(Some("w")).await, [hers.id, bound.id]);
+    assert_eq!(known(Some("v")).await, [elsewhere.id]);
+    assert_eq!(known(Some("none")).await, []);
+    assert_eq!(store.known(&[], None).await.unwrap(), []);
+}
+
+async fn uses_that_are_long_ago_or_too_many_are_forgotten(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let [id, one, two] = [store.token().await, store.token().await, store.token().await];
+    let ip = |number: i64| format!("10.0.{}.{}", number / 200, number % 200);
+    let uses: Vec<Use> =
+        (0..3 * USES_KEPT).map(|number| before(&id, &one, number, Some(&ip(number)))).collect();
+    store.note_uses(&uses).await.unwrap();
+    store.note_uses(&[before(&id, &two, 5, None), before(&one, &two, -1, None)]).await.unwrap();
+    let (head, actions) = (store.head().await.unwrap(), store.actions().await);
+    assert_eq!(store.forget_uses(at(0), None, &service()).await.unwrap(), None);
+    let (of_one, others): (Vec<_>, Vec<_>) =
+        store.uses(&id).await.into_iter().partition(|kept| kept.verifier_id == Some(one.clone()));
+    assert_eq!(of_one.len() as i64, USES_KEPT);
+    assert_eq!(of_one.last().unwrap().last_used_at, at(2 * USES_KEPT), "the last ones");
+    assert_eq!(others.len(), 1, "each verifier has its own");
+    assert_eq!(store.uses(&one).await, [], "it is long ago");
+    assert_eq!((store.head().await.unwrap(), store.actions().await), (head, actions));
+
+    // More than are forgotten at once: the rest is looked at again.
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)";
+    store
+        .sql(&format!(
+            "{numbers} INSERT INTO verifier_uses (credential_id, verifier_id, client_ip, \
+             last_used_at) SELECT '{}', '', 'a' || i, {NOW} + i FROM n",
+            two.0
+        ))
+        .await;
+    let next = store.forget_uses(at(0), None, &service()).await.unwrap();
+    assert!(next.is_some());
+    assert_eq!(store.uses(&two).await.len(), 200);
+    assert_eq!(store.forget_uses(at(0), next.as_ref(), &service()).await.unwrap(), None);
+    assert_eq!(store.uses(&two).await.len() as i64, USES_KEPT);
 }
 
 async fn seals_are_listed_by_pepper_in_pages(engine: Engine) {

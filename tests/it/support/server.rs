@@ -14,7 +14,8 @@ use token_authority::{
         DeleteMembershipRequest, MembershipRole, MembershipUpsert, ScopeList,
         UpsertMembershipsRequest, User, VerifyRequest, VerifyResponse,
         api_client_authorizations_client::ApiClientAuthorizationsClient, consistency,
-        delete_membership_request, directory_client::DirectoryClient, membership_upsert,
+        credentials_client::CredentialsClient, delete_membership_request,
+        directory_client::DirectoryClient, membership_upsert,
         personal_access_tokens_client::PersonalAccessTokensClient,
         verification_client::VerificationClient,
     },
@@ -255,6 +256,10 @@ impl TestServer {
 
     pub(crate) fn authorizations(&self, token: &str) -> ApiClientAuthorizationsClient<As> {
         ApiClientAuthorizationsClient::new(self.call_as(token))
+    }
+
+    pub(crate) fn credentials(&self, token: &str) -> CredentialsClient<As> {
+        CredentialsClient::new(self.call_as(token))
     }
 
     /// An API client authorization of a user, made by the administrator; with all
