@@ -3,26 +3,11 @@
 use serde_json::{Value, json};
 use sqlx::Pool;
 
-use super::Db;
+use super::{Db, rows::known_to};
 use crate::{
     domain::Revision,
     store::{StoreError, Touched},
 };
-
-/// Whether the credential `c` may be known of in the workspace `$workspace`: if it is bound
-/// to it, or to none and its user is a member.
-macro_rules! seen {
-    ($workspace:literal) => {
-        concat!(
-            "(c.workspace_id = ",
-            $workspace,
-            " OR (c.workspace_id IS NULL AND EXISTS (SELECT 1 FROM memberships m \
-             WHERE m.user_id = c.user_id AND m.workspace_id = ",
-            $workspace,
-            ")))"
-        )
-    };
-}
 
 /// The head, and of those listed in `$1` the ones that may be known of in the workspace `$2`.
 const SEEN: &str = concat!(
@@ -32,7 +17,7 @@ const SEEN: &str = concat!(
     "$1",
     lists_of!(after),
     ") AS k ON (k.kind = 'credential' AND EXISTS (SELECT 1 FROM credentials c WHERE c.id = k.id AND ",
-    seen!("$2"),
+    known_to!("$2"),
     ")) OR (k.kind = 'user' AND EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = k.id \
      AND m.workspace_id = $2)) OR (k.kind = 'organization' AND EXISTS (SELECT 1 FROM workspaces w \
      WHERE w.id = $2 AND w.organization_id = k.id)) WHERE r.id = 1"
