@@ -9,6 +9,7 @@ mod corpus;
 mod crash;
 mod descriptor;
 mod directory;
+mod faults;
 mod input;
 mod last_use;
 mod limits;

@@ -1,0 +1,7 @@
+//! What breaks, while servers are asked and changed all the time: nothing acknowledged is
+//! lost, nothing revoked is accepted after the bound, nothing good is called bad, and all
+//! get on again without help.
+
+mod scene;
+mod servers;
+mod witness;
