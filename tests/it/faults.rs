@@ -2,6 +2,8 @@
 //! lost, nothing revoked is accepted after the bound, nothing good is called bad, and all
 //! get on again without help.
 
+mod database;
+mod network;
 mod scene;
 mod servers;
 mod witness;

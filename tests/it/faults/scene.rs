@@ -62,6 +62,15 @@ impl Scene {
         self.witness.reach(server, client);
     }
 
+    /// Has all servers find the database here from now on.
+    pub(super) async fn turn_to(&mut self, url: &str) {
+        for server in &mut self.servers {
+            server.relay.turn_to(url).await;
+        }
+        self.url = url.to_owned();
+        self.place.database_url = Some(self.url.clone());
+    }
+
     /// Waits until changes were acknowledged, and longer than the bound after that.
     pub(super) async fn outlast_the_bound(&self) {
         self.witness.changes(15).await;
@@ -69,10 +78,24 @@ impl Scene {
         until("the bound is over", SOON, async || since.elapsed() > 2 * BOUND).await;
     }
 
+    /// Waits until each server says that the database knows less than before.
+    pub(super) async fn reports_a_loss(&self) {
+        until("the loss is reported", SOON, async || {
+            self.servers.iter().all(|server| server.process.log().contains("history was rewritten"))
+        })
+        .await;
+    }
+
     /// Waits until all get on again without help, and sees to it that all was right.
     pub(super) async fn end(self, what: &str, since: Instant) {
         self.witness.recovered(what, since).await;
-        self.witness.finish(what).await;
+        let new = Process::start(
+            self.place.arguments().into_iter().chain(self.arguments.iter().map(Into::into)),
+        );
+        let new = new.await;
+        let client = Client::connect(new.address, &self.place.admin_token()).await;
+        self.witness.finish(what, client).await;
+        new.stop().await;
         for (what, query) in WHOLE {
             assert_eq!(self.place.number(query).await, 0, "{what}");
         }

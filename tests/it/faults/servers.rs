@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
-use super::scene::Scene;
+use super::{
+    scene::Scene,
+    witness::{SOON, say},
+};
+use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_under_load() {
@@ -18,11 +22,38 @@ async fn killed_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_while_tokens_are_revoked_elsewhere() {
     let scene = Scene::start(2).await;
-    for _ in 0..2 {
-        scene.servers[1].process.signal("STOP").await;
-        scene.outlast_the_bound().await;
-        scene.servers[1].process.signal("CONT").await;
-        scene.witness.settle().await;
-    }
-    scene.end("a server frozen", Instant::now()).await;
+    scene.witness.spare(Some(1)).await;
+    scene.servers[1].process.signal("STOP").await;
+    scene.outlast_the_bound().await;
+    let since = Instant::now();
+    scene.servers[1].process.signal("CONT").await;
+    scene.end("a server frozen", since).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_while_it_holds_what_every_change_needs() {
+    frozen_after("UPDATE revision SET number", "a server frozen inside a change").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_before_it_knows_of_its_commit() {
+    frozen_after("COMMIT", "a server frozen inside a commit").await;
+}
+
+/// Freezes a server once it has made such a statement of a change; the change is there or
+/// not.
+async fn frozen_after(statement: &'static str, what: &str) {
+    let scene = Scene::start(2).await;
+    let frozen = &scene.servers[1];
+    frozen.relay.hold_answer_to(statement);
+    until("it is inside a change", SOON, async || frozen.relay.has_caught()).await;
+    frozen.process.signal("STOP").await;
+    frozen.relay.release();
+    let since = Instant::now();
+    scene.witness.changes(5).await;
+    say(&format!("{what}: others got on after {:.0} ms", since.elapsed().as_secs_f64() * 1e3));
+    scene.outlast_the_bound().await;
+    let since = Instant::now();
+    frozen.process.signal("CONT").await;
+    scene.end(what, since).await;
 }

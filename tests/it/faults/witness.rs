@@ -64,6 +64,9 @@ struct Ledger {
     secrets: Vec<Secret>,
     /// Whether what is acknowledged now may be lost.
     loses: bool,
+    /// The server at which nothing is changed, and how many changes are under way at each.
+    spared: Option<usize>,
+    under_way: Vec<usize>,
     /// How many changes were acknowledged, and how many ended otherwise.
     changes: usize,
     unknown: usize,
@@ -105,8 +108,12 @@ impl Witness {
     /// Of servers that are reached so.
     pub(super) fn of(clients: Vec<Client>) -> Self {
         let count = clients.len();
-        let ledger =
-            Ledger { answers: vec![0; count], faults: vec![0; count], ..Ledger::default() };
+        let ledger = Ledger {
+            answers: vec![0; count],
+            faults: vec![0; count],
+            under_way: vec![0; count],
+            ..Ledger::default()
+        };
         let seen = Arc::new(Seen {
             ledger: Mutex::new(ledger),
             clients: Mutex::new(clients),
@@ -126,6 +133,17 @@ impl Witness {
     /// Whether what is acknowledged from now on may be lost.
     pub(super) fn loses(&self, loses: bool) {
         lock(&self.seen.ledger).loses = loses;
+    }
+
+    /// Has nothing changed at a server, or at each again; and waits until nothing is
+    /// under way there.
+    pub(super) async fn spare(&self, server: Option<usize>) {
+        lock(&self.seen.ledger).spared = server;
+        let Some(server) = server else { return };
+        until("nothing is under way", SOON, async || {
+            lock(&self.seen.ledger).under_way[server] == 0
+        })
+        .await;
     }
 
     /// How often each server answered, and how many changes were acknowledged.
@@ -158,6 +176,14 @@ impl Witness {
         .await;
     }
 
+    /// Has each server make changes and know of them.
+    pub(super) async fn all_get_on(&self) {
+        let servers = lock(&self.seen.clients).len();
+        for server in 0..servers {
+            until("it gets on", SOON, async || self.seen.gets_on(server).await).await;
+        }
+    }
+
     /// Waits until each server answers and makes changes again, and prints how long that
     /// took since the end of what was wrong.
     pub(super) async fn recovered(&self, what: &str, since: Instant) {
@@ -183,13 +209,16 @@ impl Witness {
 
     /// Ends it, and sees to it that nothing was said that must not be, and that all
     /// servers know of all that was acknowledged.
-    pub(super) async fn finish(self, what: &str) {
+    /// Another server, which has just been started, is asked about them, too.
+    pub(super) async fn finish(self, what: &str, new: Client) {
+        self.spare(None).await;
         self.settle().await;
         self.seen.is_over.send_replace(true);
         for working in self.working {
             working.await.unwrap();
         }
-        let clients = lock(&self.seen.clients).clone();
+        let mut clients = lock(&self.seen.clients).clone();
+        clients.push(new);
         let mut told = Vec::new();
         for client in &clients {
             told.push(self.seen.all_of(client).await);
@@ -302,7 +331,16 @@ impl Seen {
     async fn change_on(self: Arc<Self>) {
         while !self.is_over() {
             let servers = lock(&self.clients).len();
-            self.change(below(servers)).await;
+            let server = below(servers);
+            {
+                let mut ledger = lock(&self.ledger);
+                if ledger.spared == Some(server) {
+                    continue;
+                }
+                ledger.under_way[server] += 1;
+            }
+            self.change(server).await;
+            lock(&self.ledger).under_way[server] -= 1;
             tokio::time::sleep(EVERY).await;
         }
     }

@@ -12,6 +12,8 @@ use std::{
 
 use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 
+use super::wait::until;
+
 /// One PostgreSQL for all tests of this process, started with the first that
 /// needs it. Without PostgreSQL's programs the tests are red: `tests/run` gets them.
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(NOT_DURABLE));
@@ -25,6 +27,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Cluster {
     /// Where its data and its socket are.
     pub(crate) directory: PathBuf,
+    settings: Vec<String>,
     /// The shell that stops PostgreSQL when this process ends, however it does:
     /// it waits for the other end of its standard input to close.
     guard: Child,
@@ -69,6 +72,38 @@ impl Replicated {
         standby.close().await.unwrap();
     }
 
+    /// Has what is committed at the first be acknowledged once the copy has it, too.
+    pub(crate) async fn synchronize(&self) {
+        let mut primary = PgConnection::connect(&self.primary()).await.unwrap();
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+        primary.execute("SELECT pg_reload_conf()").await.unwrap();
+        let is_so = "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+        wait_for(&mut primary, is_so).await;
+    }
+
+    /// Has the copy miss what is changed from now on.
+    pub(crate) async fn leave_standby_behind(&self) {
+        let mut primary = PgConnection::connect(&self.primary()).await.unwrap();
+        let mut standby = PgConnection::connect(&self.standby()).await.unwrap();
+        let so_far: String = sqlx::query_scalar("SELECT CAST(pg_current_wal_lsn() AS TEXT)")
+            .fetch_one(&mut primary)
+            .await
+            .unwrap();
+        let has_it = format!("SELECT pg_last_wal_replay_lsn() >= '{so_far}'");
+        wait_for(&mut standby, &has_it).await;
+        standby.execute("ALTER SYSTEM SET primary_conninfo = ''").await.unwrap();
+        standby.execute("SELECT pg_reload_conf()").await.unwrap();
+        wait_for(&mut standby, "SELECT count(*) = 0 FROM pg_stat_wal_receiver").await;
+    }
+
+    /// Kills the first, and has the copy take changes from here on.
+    pub(crate) async fn fail_over(&mut self) {
+        tokio::task::block_in_place(|| self.primary.kill());
+        self.promote_standby().await;
+        let mut standby = PgConnection::connect(&self.standby()).await.unwrap();
+        wait_for(&mut standby, "SELECT NOT pg_is_in_recovery()").await;
+    }
+
     /// Stops the copy.
     pub(crate) async fn stop_standby(&mut self) {
         let mut standby = self.standby.take().unwrap();
@@ -78,6 +113,17 @@ impl Replicated {
         };
         tokio::task::spawn_blocking(stop).await.unwrap();
     }
+}
+
+/// Waits until a query says so.
+async fn wait_for(connection: &mut PgConnection, query: &str) {
+    until(query, Duration::from_secs(30), async || {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned()))
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap()
+    })
+    .await;
 }
 
 /// The directory with PostgreSQL's programs.
@@ -134,42 +180,44 @@ impl Cluster {
     /// One with these settings, whose files a program makes.
     fn run(maker: &[&str], settings: &[&str]) -> Self {
         let directory = super::directory().keep();
-        let account = account();
-        if let Some((uid, gid)) = account {
+        if let Some((uid, gid)) = account() {
             std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
         }
-        let as_server = |program: &Path| {
-            let mut command = Command::new(program);
-            if let Some((uid, gid)) = account {
-                command.uid(uid).gid(gid);
-            }
-            command.current_dir(&directory);
-            command
-        };
-        let made = as_server(&bin().join(maker[0]))
+        let made = as_server(&bin().join(maker[0]), &directory)
             .args(&maker[1..])
             .arg("-D")
             .arg(directory.join("data"))
             .output()
             .unwrap();
         assert!(made.status.success(), "{maker:?}: {}", String::from_utf8_lossy(&made.stderr));
-        let guard = as_server(Path::new("/bin/sh"))
-            .args(["-c", "\"$0\" \"$@\" >log 2>&1 & server=$!; cat >/dev/null; kill -INT $server; wait $server; if [ -n \"$KEEP_TEST_STORES\" ]; then touch stopped; else rm -rf \"$PWD\"; fi"])
-            .arg(bin().join("postgres"))
-            .arg("-D")
-            .arg(directory.join("data"))
-            .arg("-k")
-            .arg(&directory)
-            .args(["-c", "listen_addresses=", "-c", "max_connections=400"])
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let cluster = Self { directory, guard };
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let cluster = Self { guard: serve(&directory, &settings), directory, settings };
         cluster.wait_until_it_answers();
         cluster
+    }
+
+    /// Kills it and all that it has started, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        // Or it would clear up.
+        self.guard.kill().unwrap();
+        self.guard.wait().unwrap();
+        let first = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let first = first.lines().next().unwrap();
+        let mut all = children_of(first);
+        all.insert(0, first.to_owned());
+        // Some may have ended with the first.
+        let _ = Command::new("kill").arg("-9").args(&all).stderr(Stdio::null()).status().unwrap();
+        let since = Instant::now();
+        while all.iter().any(|id| is_alive(id)) {
+            assert!(since.elapsed() < Duration::from_secs(30), "PostgreSQL does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it again, and waits until it answers.
+    pub(crate) fn start_again(&mut self) {
+        self.guard = serve(&self.directory, &self.settings);
+        self.wait_until_it_answers();
     }
 
     /// The URL of a new, empty database.
@@ -212,6 +260,53 @@ impl Cluster {
             answered.join().unwrap();
         });
     }
+}
+
+/// Has PostgreSQL serve the data in a directory, until the guard's standard input is closed.
+fn serve(directory: &Path, settings: &[String]) -> Child {
+    as_server(Path::new("/bin/sh"), directory)
+        .args(["-c", "\"$0\" \"$@\" >log 2>&1 & server=$!; cat >/dev/null; kill -INT $server; wait $server; if [ -n \"$KEEP_TEST_STORES\" ]; then touch stopped; else rm -rf \"$PWD\"; fi"])
+        .arg(bin().join("postgres"))
+        .arg("-D")
+        .arg(directory.join("data"))
+        .arg("-k")
+        .arg(directory)
+        .args(["-c", "listen_addresses=", "-c", "max_connections=400"])
+        .args(settings.iter().flat_map(|setting| ["-c", setting]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A program of PostgreSQL, run in a directory that is its own.
+fn as_server(program: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some((uid, gid)) = account() {
+        command.uid(uid).gid(gid);
+    }
+    command.current_dir(directory);
+    command
+}
+
+/// The state and the parent of a process, if it is there.
+fn state_of(id: &str) -> Option<(String, String)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, stat) = stat.rsplit_once(") ")?;
+    let mut fields = stat.split(' ').map(str::to_owned);
+    Some((fields.next()?, fields.next()?))
+}
+
+fn is_alive(id: &str) -> bool {
+    state_of(id).is_some_and(|(state, _)| state != "Z")
+}
+
+fn children_of(parent: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|id| state_of(id).is_some_and(|(_, its)| its == parent))
+        .collect()
 }
 
 /// PostgreSQL refuses to run as root: as whom it runs then.

@@ -37,6 +37,8 @@ enum Held {
     AnswerTo(&'static str),
     /// The same, of which it is known where.
     Caught,
+    /// What would come is lost, and with it its connection, which says nothing any more.
+    Lost,
 }
 
 impl Relay {
@@ -93,6 +95,17 @@ impl Relay {
         self.held.send_replace(Held::Everything);
     }
 
+    /// From now on all connections fall silent for ever, and so do new ones until it is
+    /// released.
+    pub(crate) fn swallow(&self) {
+        self.held.send_replace(Held::Lost);
+    }
+
+    /// Whether the statement was run whose answer is to be held.
+    pub(crate) fn has_caught(&self) -> bool {
+        *self.held.borrow() == Held::Caught
+    }
+
     /// PostgreSQL's answer to the next such statement does not arrive.
     pub(crate) fn hold_answer_to(&self, statement: &'static str) {
         self.held.send_replace(Held::AnswerTo(statement));
@@ -119,11 +132,18 @@ async fn relay(
     let (mut from_server, mut to_server) = from.into_split();
     let (mut from_database, mut to_database) = to.into_split();
     let (mut asked, mut answered) = (held.subscribe(), held.subscribe());
-    let is_caught = AtomicBool::new(false);
+    let (is_caught, is_silent) = (AtomicBool::new(false), AtomicBool::new(false));
+    let is_lost = |held: &watch::Receiver<Held>| {
+        is_silent.fetch_or(*held.borrow() == Held::Lost, Ordering::SeqCst)
+            || *held.borrow() == Held::Lost
+    };
     let questions = async {
         let mut buffer = [0; 8192];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             let _ = asked.wait_for(|held| *held != Held::Everything).await;
+            if is_lost(&asked) {
+                continue;
+            }
             let ran = statements.read(&buffer[..count]);
             held.send_if_modified(|held| {
                 let is_it = |text| ran.iter().any(|statement| statement.contains(text));
@@ -145,11 +165,14 @@ async fn relay(
         let mut buffer = [0; 8192];
         while let Ok(count @ 1..) = from_database.read(&mut buffer).await {
             let goes = |held: &Held| match held {
-                Held::Nothing => true,
+                Held::Nothing | Held::Lost => true,
                 Held::Everything => false,
                 Held::AnswerTo(_) | Held::Caught => !is_caught.load(Ordering::SeqCst),
             };
             let _ = answered.wait_for(goes).await;
+            if is_lost(&answered) {
+                continue;
+            }
             if *answered.borrow() == Held::Nothing {
                 is_caught.store(false, Ordering::SeqCst);
             }
