@@ -1,7 +1,7 @@
 //! What time it is: the one place that asks.
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -67,12 +67,18 @@ const MARGIN: i64 = 1_000;
 
 /// The wall clock as the database has it, which never runs backwards while the
 /// process lives: when it is set back, time stands still until it has caught up.
+///
+/// Once a database has told its time, the wall clock is only what that is compared with:
+/// what somebody sets it to meanwhile does not count.
 #[derive(Debug)]
 pub struct SystemClock {
+    wall: fn() -> SystemTime,
     /// What is to be added to the uptime, in microseconds.
     start: AtomicI64,
     /// How far the database's clock is ahead of this machine's, in microseconds.
     ahead: AtomicI64,
+    /// Whether a database has told its time.
+    is_told: AtomicBool,
     floor: AtomicI64,
 }
 
@@ -80,12 +86,20 @@ impl SystemClock {
     /// The wall clock, not yet compared with a database's.
     #[must_use]
     pub fn new() -> Self {
+        Self::by(SystemTime::now)
+    }
+
+    /// The same of a machine whose wall clock shows this.
+    #[must_use]
+    pub fn by(wall: fn() -> SystemTime) -> Self {
         let clock = Self {
+            wall,
             start: AtomicI64::new(0),
             ahead: AtomicI64::new(0),
+            is_told: AtomicBool::new(false),
             floor: AtomicI64::new(Timestamp::MIN.as_micros()),
         };
-        clock.start.store(wall().saturating_sub(micros(uptime())), Ordering::Relaxed);
+        clock.start.store(clock.shown().saturating_sub(micros(uptime())), Ordering::Relaxed);
         clock
     }
 
@@ -93,6 +107,12 @@ impl SystemClock {
     #[must_use]
     pub fn database_is_ahead_by(&self) -> i64 {
         self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// What the wall clock shows, in microseconds.
+    fn shown(&self) -> i64 {
+        let since_1970 = (self.wall)().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
     }
 
     fn at(&self, uptime: Uptime) -> i64 {
@@ -116,18 +136,21 @@ impl SystemClock {
 
     fn compare(&self, wall: i64, uptime: Uptime, database: Option<DatabaseTime>) {
         let start = wall.saturating_sub(micros(uptime));
-        if let Some(DatabaseTime { now, asked_at, answered_at }) = database {
+        let told = database.filter(|told| told.answered_at.since(told.asked_at) <= LONGEST_ANSWER);
+        if let Some(DatabaseTime { now, asked_at, answered_at }) = told {
+            // It was told somewhere between the two.
+            let middle = start + (micros(asked_at) + micros(answered_at)) / 2;
+            let ahead = now.as_micros() - middle;
             let took = answered_at.since(asked_at);
-            if took <= LONGEST_ANSWER {
-                // It was told somewhere between the two.
-                let middle = start + (micros(asked_at) + micros(answered_at)) / 2;
-                let ahead = now.as_micros() - middle;
-                let uncertain = i64::try_from(took.as_micros() / 2).unwrap_or(i64::MAX);
-                let known = self.ahead.load(Ordering::Relaxed);
-                if (ahead - known).abs() > uncertain {
-                    self.ahead.store(ahead, Ordering::Relaxed);
-                }
+            let uncertain = i64::try_from(took.as_micros() / 2).unwrap_or(i64::MAX);
+            let known = self.ahead.load(Ordering::Relaxed);
+            if (ahead - known).abs() > uncertain {
+                self.ahead.store(ahead, Ordering::Relaxed);
             }
+            self.is_told.store(true, Ordering::Relaxed);
+        } else if self.is_told.load(Ordering::Relaxed) {
+            // How far the database is ahead of what the wall clock shows now is not known.
+            return;
         }
         self.set_start(start.saturating_add(self.ahead.load(Ordering::Relaxed)), uptime);
     }
@@ -150,17 +173,12 @@ impl Clock for SystemClock {
 
     fn follow(&self, database: Option<DatabaseTime>) {
         let before = uptime();
-        let (wall, after) = (wall(), uptime());
+        let (wall, after) = (self.shown(), uptime());
         // Who was held up between the two can't tell how far they are apart.
         if after.since(before) < LONGEST_LOOK {
             self.compare(wall, after, database);
         }
     }
-}
-
-fn wall() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The clock that goes on while the machine sleeps.
@@ -211,6 +229,22 @@ mod tests {
         clock.compare(2_000_000_000_000_000, up(0), None);
         clock.compare(2_000_000_060_000_000, up(0), None);
         assert_eq!(clock.at(up(0)), 2_000_000_060_000_000);
+    }
+
+    #[test]
+    fn wall_clock_that_is_set_while_the_database_says_nothing_does_not_count() {
+        let wall = 2_000_000_000_000_000;
+        let clock = SystemClock::new();
+        clock.compare(wall, up(10), database(2_000_000_000_065, 0, 10));
+        let hours = 5 * 3_600_000_000;
+        for set in [hours, -hours] {
+            for silent in [None, database(2_000_000_000_500, 20, 1_000)] {
+                clock.compare(wall + set + 990_000, up(1_000), silent);
+                assert_eq!(clock.at(up(1_000)), wall + 1_060_000);
+            }
+            clock.compare(wall + set + 990_000, up(1_000), database(2_000_000_001_055, 990, 1_000));
+            assert_eq!(clock.at(up(1_000)), wall + 1_060_000);
+        }
     }
 
     #[test]
