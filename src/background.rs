@@ -119,6 +119,14 @@ pub(crate) async fn set_health(health: &HealthReporter, verifying: bool, managin
     }
 }
 
+/// Ends what watches the health service, once it was told: it would hold its connection.
+pub(crate) async fn end_health(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in [""].into_iter().chain(grpc::SERVICES) {
+        health.clear_service_status(service).await;
+    }
+}
+
 /// What is read from files that may be replaced while it serves.
 #[derive(Clone)]
 pub struct Files {

@@ -16,7 +16,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     authority::{Authority, Limits, MAX_OVERLAP, Policy},
-    background::{self, Files, PURGE_INTERVAL, set_health},
+    background::{self, Files, PURGE_INTERVAL, end_health, set_health},
     bootstrap::{self, FirstToken},
     clock::Clock,
     config::{Hidden, IssuerSettings, Settings, StoreSettings},
@@ -319,6 +319,7 @@ impl Server {
                 tracing::info!("stopping");
                 let _ = drain.send(());
                 self.stop_streams.stop();
+                end_health(&self.health).await;
                 // A client that says nothing would hold the drain for ever.
                 let drained = tokio::time::timeout(limits.shutdown_deadline.into(), &mut serving);
                 if drained.await.is_err() {

@@ -80,6 +80,7 @@ async fn call_in_flight_finishes_after_sigterm(engine: Engine) {
     for mut watched in health {
         let next = watched.message().await.unwrap().unwrap();
         assert_eq!(next.status(), ServingStatus::NotServing);
+        assert_eq!(watched.message().await.unwrap(), None, "it holds nobody");
     }
     wait::until("nobody new is let in", SLACK, async || {
         TcpStream::connect(process.address).await.is_err()
