@@ -284,7 +284,8 @@ pub struct Settings {
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_streams: u32,
 
-    /// Streams of StreamVerify that are open at once; more are refused with RESOURCE_EXHAUSTED
+    /// Streams of StreamVerify and Watch that are open at once, of which no token gets more than
+    /// three quarters; more are refused with RESOURCE_EXHAUSTED
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_OPEN_STREAMS", default_value = "1024",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_open_streams: u32,

@@ -1,17 +1,27 @@
 //! The streams that are open.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::status;
+use crate::verifier::Asker;
 
-/// Room for so many streams, until the service stops.
+/// Room for streams, until the service stops.
 #[derive(Clone)]
 pub struct Streams {
-    places: Arc<Semaphore>,
+    open: Arc<Open>,
     stopping: watch::Receiver<bool>,
+}
+
+/// How many are open, in all and of each token.
+struct Open {
+    limit: usize,
+    of: Mutex<(usize, HashMap<String, usize>)>,
 }
 
 /// Ends all streams.
@@ -19,22 +29,41 @@ pub struct StopStreams(watch::Sender<bool>);
 
 /// The place of one stream.
 pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
+    open: Arc<Open>,
+    token_id: String,
     stopping: watch::Receiver<bool>,
 }
 
 impl Streams {
-    /// Room for so many, and what ends them.
+    /// Room for so many, of which no token gets more than three quarters; and what ends
+    /// them.
     #[must_use]
     pub fn new(limit: usize) -> (Self, StopStreams) {
         let (stop, stopping) = watch::channel(false);
-        (Self { places: Arc::new(Semaphore::new(limit)), stopping }, StopStreams(stop))
+        let open = Arc::new(Open { limit, of: Mutex::default() });
+        (Self { open, stopping }, StopStreams(stop))
     }
 
-    pub(super) fn place(&self) -> Result<Place, Status> {
-        let permit = Arc::clone(&self.places).try_acquire_owned();
-        let permit = permit.map_err(|_| status::too_many_streams())?;
-        Ok(Place { _permit: permit, stopping: self.stopping.clone() })
+    /// A place for one more.
+    pub(super) fn place(&self, asker: &Asker) -> Result<Place, Status> {
+        let (limit, token_id) = (self.open.limit, asker.token_id());
+        let mut open = self.open.lock();
+        let (all, each) = &mut *open;
+        let own = each.get(token_id).copied().unwrap_or_default();
+        if *all >= limit || own >= limit - limit / 4 {
+            return Err(status::too_many_streams());
+        }
+        *all += 1;
+        each.insert(token_id.to_owned(), own + 1);
+        drop(open);
+        let (open, stopping) = (Arc::clone(&self.open), self.stopping.clone());
+        Ok(Place { open, token_id: token_id.to_owned(), stopping })
+    }
+}
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, (usize, HashMap<String, usize>)> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,6 +80,20 @@ impl Place {
         if self.stopping.wait_for(|stops| *stops).await.is_err() {
             // Nobody will say so.
             std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock();
+        let (all, each) = &mut *open;
+        *all -= 1;
+        if let Some(own) = each.get_mut(&self.token_id) {
+            *own -= 1;
+            if *own == 0 {
+                each.remove(&self.token_id);
+            }
         }
     }
 }

@@ -96,7 +96,7 @@ impl encoded::verification_server::Verification for Service {
     ) -> Result<Response<BoxStream<encoded::StreamVerifyResponse>>, Status> {
         let asker = asker(&request, &rights::STREAM_VERIFY)?;
         let presented = presented(&request)?;
-        let place = self.streams.place()?;
+        let place = self.streams.place(&asker)?;
         let (verifier, questions) = (Arc::clone(&self.verifier), request.into_inner());
         let answers = Answers::new(verifier, asker, presented, questions, place);
         Ok(Response::new(Box::pin(answers)))
@@ -108,7 +108,7 @@ impl encoded::verification_server::Verification for Service {
     ) -> Result<Response<BoxStream<proto::WatchResponse>>, Status> {
         let asker = asker(&request, &rights::WATCH)?;
         let presented = presented(&request)?;
-        let place = self.streams.place()?;
+        let place = self.streams.place(&asker)?;
         let (verifier, messages) = (Arc::clone(&self.verifier), request.into_inner());
         Ok(Response::new(watch::start(verifier, asker, presented, messages, place)))
     }

@@ -28,6 +28,7 @@ on_both_stores![
     ten_thousand_questions_in_flight_are_answered,
     question_over_64_kib_is_refused_and_the_stream_goes_on,
     streams_over_the_limit_are_refused_until_one_ends,
+    one_token_does_not_take_all_streams,
 ];
 
 const SOON: Duration = Duration::from_secs(20);
@@ -306,6 +307,27 @@ async fn streams_over_the_limit_are_refused_until_one_ends(engine: Engine) {
     let asked = StreamVerifyRequest { id: 1, request: Some(question(&server.admin)) };
     ask.send(asked).await.unwrap();
     assert!(answers.next().await.unwrap().is_ok());
+    server.stop().await;
+}
+
+async fn one_token_does_not_take_all_streams(engine: Engine) {
+    let server = TestServer::start_with(engine, &["--max-open-streams=4"]).await;
+    let by = client(&server);
+    let other = token(&by, &server.administrator("chief").await.id, &["verify:tokens"], None).await;
+    let other = by.presenting(&other.token);
+    let open = async |by: &Client| {
+        by.verification().stream_verify(ReceiverStream::new(mpsc::channel(1).1)).await
+    };
+    let limit = (Code::ResourceExhausted, "STREAM_LIMIT".to_owned());
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(stream(&by).await);
+    }
+    assert_eq!(refused(open(&by).await), limit);
+    held.push(stream(&other).await);
+    assert_eq!(refused(open(&other).await), limit, "there are four");
+    drop(held.remove(0));
+    until("there is room", SOON, async || open(&by).await.is_ok()).await;
     server.stop().await;
 }
 
