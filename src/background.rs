@@ -3,16 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     clock::Clock,
     config::Settings,
-    domain::Peppers,
+    domain::{CredentialId, Peppers},
     grpc,
     root::RootTokens,
-    store::{self, Actor, Store},
+    store::{self, Actor, Store, StoreError},
     tls::Tls,
     verifier::Verifier,
 };
@@ -20,10 +20,15 @@ use crate::{
 /// How often the store is asked whether it is there, for the health service.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often what has been dead for long is looked for, and the pause where there
-/// was as much as is forgotten at once.
-pub(crate) const PURGE_INTERVAL: Duration = Duration::from_mins(10);
+/// How often what is to be forgotten is looked for, where an index leads to it, and the
+/// pause where there was as much as is forgotten at once: of the history there can be
+/// much in little time.
+const PURGE_INTERVAL: Duration = Duration::from_mins(1);
 const PURGE_PAUSE: Duration = Duration::from_secs(1);
+const HISTORY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often what no index leads to is looked for, through all there is.
+pub(crate) const WALK_INTERVAL: Duration = Duration::from_mins(10);
 
 /// How often files that may be replaced are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(5);
@@ -65,45 +70,75 @@ pub(crate) fn watch_store(
     })
 }
 
-/// Forgets now and then what has been dead for as long as the settings keep it.
+/// Forgets now and then what the settings keep no longer: what has been dead for long,
+/// and the oldest of the history. One after the other, since all that is forgotten, by
+/// whichever process, is forgotten in turn.
 pub(crate) fn purge(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     settings: &Settings,
 ) -> JoinHandle<()> {
-    let keep = settings.keep_dead.into();
+    let keep_dead = settings.keep_dead.into();
+    let keep_changes = settings.keep_changes.into();
+    let keep_audit = settings.keep_audit.map(Into::into);
     let user_id = settings.cluster_id.system_user();
     tokio::spawn(async move {
-        let (mut settled, mut looked) = (None, None);
+        let (mut settling, mut looked) = (Settling::default(), None);
         loop {
             let at = clock.now();
             let actor = Actor::service(user_id.clone(), at);
-            match store.settle(settled.as_ref(), &actor).await {
-                Ok(next) => settled = next,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing settled");
-                }
-            }
-            let before = at.saturating_sub(keep);
-            match store.forget_uses(before, looked.as_ref(), &actor).await {
-                Ok(next) => looked = next,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no uses forgotten");
-                }
-            }
-            let is_under_way = settled.is_some() || looked.is_some();
-            match store.purge(before, &actor).await {
-                Ok(count) if count >= store::MAX_ROWS.unsigned_abs() || is_under_way => {
-                    tokio::time::sleep(PURGE_PAUSE).await;
-                }
-                Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing purged");
-                    tokio::time::sleep(PURGE_INTERVAL).await;
-                }
-            }
+            let before = at.saturating_sub(keep_dead);
+            let changes = at.saturating_sub(keep_changes);
+            let audit = keep_audit.map(|keep| at.saturating_sub(keep));
+            let forgotten = done(store.forget_history(changes, audit, &actor).await);
+            let purged = done(store.purge(before, &actor).await);
+            let is_settling = settling.goes_on(&*store, &actor).await;
+            let uses = store.forget_uses(before, looked.as_ref(), &actor).await;
+            looked = done(uses).unwrap_or(looked);
+            let full = store::MAX_ROWS.unsigned_abs();
+            let pause = if forgotten.is_none() || purged.is_none() {
+                PURGE_INTERVAL
+            } else if forgotten.is_some_and(|count| count >= full) {
+                HISTORY_PAUSE
+            } else if is_settling || looked.is_some() || purged.is_some_and(|count| count >= full) {
+                PURGE_PAUSE
+            } else {
+                PURGE_INTERVAL
+            };
+            tokio::time::sleep(pause).await;
         }
     })
+}
+
+/// What of a purge was done, if it did not fail, which is left for the next time.
+fn done<T>(purged: Result<T, StoreError>) -> Option<T> {
+    if let Err(error) = &purged {
+        tracing::warn!(error = error as &dyn std::error::Error, "not purged");
+    }
+    purged.ok()
+}
+
+/// Looks through all credentials, a part at a time.
+#[derive(Default)]
+struct Settling {
+    begun: Option<Instant>,
+    after: Option<CredentialId>,
+}
+
+impl Settling {
+    /// Goes on with it, or begins anew after a while; whether there is more.
+    async fn goes_on(&mut self, store: &dyn Store, actor: &Actor) -> bool {
+        if self.after.is_none() {
+            if self.begun.is_some_and(|begun| begun.elapsed() < WALK_INTERVAL) {
+                return false;
+            }
+            self.begun = Some(Instant::now());
+        }
+        if let Some(next) = done(store.settle(self.after.as_ref(), actor).await) {
+            self.after = next;
+        }
+        self.after.is_some()
+    }
 }
 
 /// Tells whether Verification, and with it the service as a whole, can be answered, and

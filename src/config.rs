@@ -309,6 +309,15 @@ pub struct Settings {
     /// How long expired and revoked tokens are kept before they are forgotten, at least 24h
     #[arg(long, env = "TOKEN_AUTHORITY_KEEP_DEAD", default_value = "90d")]
     pub keep_dead: Span,
+
+    /// How long changes are kept for who follows them, at least 1m; who is further behind
+    /// starts over
+    #[arg(long, env = "TOKEN_AUTHORITY_KEEP_CHANGES", default_value = "24h")]
+    pub keep_changes: Span,
+
+    /// How long the audit is kept, at least 1d [default: for good]
+    #[arg(long, env = "TOKEN_AUTHORITY_KEEP_AUDIT")]
+    pub keep_audit: Option<Span>,
 }
 
 /// Settings of how tokens are made.

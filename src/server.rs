@@ -16,7 +16,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     authority::{Authority, Limits, MAX_OVERLAP, Policy},
-    background::{self, Files, PURGE_INTERVAL, end_health, set_health},
+    background::{self, Files, WALK_INTERVAL, end_health, set_health},
     bootstrap::{self, FirstToken},
     clock::Clock,
     config::{Hidden, IssuerSettings, Settings, StoreSettings},
@@ -112,6 +112,12 @@ impl Server {
         if Duration::from(settings.keep_dead) < store::REQUEST_ID_LIFETIME {
             // A request must find what it made before.
             return Err(StartError::new("keep-dead", "must be at least 24h"));
+        }
+        if Duration::from(settings.keep_changes) < Duration::from_mins(1) {
+            return Err(StartError::new("keep-changes", "must be at least 1m"));
+        }
+        if settings.keep_audit.is_some_and(|keep| Duration::from(keep) < Duration::from_hours(24)) {
+            return Err(StartError::new("keep-audit", "must be at least 1d"));
         }
         let tls = tls(&settings)?;
         let roots = Arc::new(RootTokens::new(
@@ -289,7 +295,7 @@ impl Server {
         let followed = self.verifier.follow();
         let purged =
             background::purge(Arc::clone(&self.store), Arc::clone(&self.clock), &self.settings);
-        let sealed = self.seals().start(PURGE_INTERVAL);
+        let sealed = self.seals().start(WALK_INTERVAL);
         let noted = Arc::clone(&self.uses).start(Arc::clone(&self.clock));
         let reloaded = self.files.may_change().then(|| background::reload(self.files.clone()));
         let limits = &self.settings;

@@ -38,6 +38,10 @@ pub const REQUEST_ID_LIFETIME: Duration = Duration::from_hours(24);
 /// The most rows that one transaction changes.
 pub const MAX_ROWS: i64 = 1_000;
 
+/// The most changes that are kept, however new they are. Whoever is further behind
+/// knows next to nothing that still holds.
+pub const MAX_CHANGES: i64 = 1_000_000;
+
 /// From how many addresses uses of a credential before one verifier are kept, those of
 /// the last ones: what is shown from ever new ones must not fill the store.
 pub const USES_KEPT: i64 = 100;
@@ -54,7 +58,8 @@ pub trait Store: Send + Sync {
     /// The newest revision.
     async fn head(&self) -> Result<Revision, StoreError>;
 
-    /// Whether `revision` is part of this store's history and not beyond its head.
+    /// Whether `revision` is part of this store's history and not beyond its head. One that
+    /// is older than all that is kept of it is taken to be.
     async fn reached(&self, revision: Revision) -> Result<bool, StoreError>;
 
     /// What the first start has made; `None` before it.
@@ -88,7 +93,8 @@ pub trait Store: Send + Sync {
     /// is none that can be asked now.
     async fn find_at_replica(&self, wanted: Wanted<'_>) -> Option<Lookup>;
 
-    /// What came after `after`, oldest first, at most [`MAX_ROWS`] changes, and the
+    /// What came after `after`, if that is kept and of this history, oldest first, at most
+    /// [`MAX_ROWS`] changes, and the
     /// head, of one instant of the primary. It waits for no other reader.
     async fn changes(&self, after: Revision) -> Result<News, StoreError>;
 
@@ -451,6 +457,18 @@ pub trait Store: Send + Sync {
     /// are over. At most [`MAX_ROWS`] of each at a time, by one process at a time;
     /// returns how many it was. A verification then does not find what it found dead.
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError>;
+
+    /// Forgets the oldest changes: those of before `changes_before`, and all but the last
+    /// [`MAX_CHANGES`], but never the newest of all; who goes on from one that is
+    /// forgotten is told nothing. Forgets audit rows of before `audit_before`; `None`: none. At
+    /// most [`MAX_ROWS`] of each at a time, by one process at a time; returns how many it
+    /// was. No answer changes; only that audit rows are gone is audited.
+    async fn forget_history(
+        &self,
+        changes_before: Timestamp,
+        audit_before: Option<Timestamp>,
+        actor: &Actor,
+    ) -> Result<u64, StoreError>;
 
     /// Waits for what is being written and closes all connections.
     async fn close(&self);

@@ -201,7 +201,8 @@ impl Follower {
             tracing::warn!(
                 revision.known = %after,
                 revision.head = %news.head,
-                "the store's history was rewritten: everything kept is dropped"
+                "the store's history was rewritten, or what follows is no longer kept: everything \
+                 that was read is dropped"
             );
             self.history.rewrite(news.head);
             (self.forget)();

@@ -20,6 +20,7 @@ mod personal_access_tokens;
 mod properties;
 mod readme;
 mod recoverable;
+mod retention;
 mod rights;
 mod root;
 mod rotation;

@@ -351,6 +351,8 @@ async fn wrong_setting_is_refused_in_one_sentence_that_names_it() {
         ("--max-pats-per-user", &["--max-pats-per-user=0"]),
         ("--max-calls", &["--max-calls=0"]),
         ("keep-dead", &["--keep-dead=23h"]),
+        ("keep-changes", &["--keep-changes=59s"]),
+        ("keep-audit", &["--keep-audit=23h"]),
         ("--max-calls", &["--max-calls=1000001"]),
         ("--max-connections", &["--max-connections=99999999999999999999"]),
         ("--max-streams", &["--max-streams=many"]),

@@ -180,8 +180,9 @@ async fn uses_are_listed_in_pages_of_their_own_list(engine: Engine) {
     let [token, other] = [server.made("alice", &[]).await, server.made("bob", &[]).await];
     let ips = ["203.0.113.7", "2001:db8::7", "198.51.100.1", "198.51.100.2"];
     let now = server.after(Duration::ZERO);
+    let other_form = token_use(&token.id, now, Some("::ffff:203.0.113.7"));
     let items = ips.map(|ip| token_use(&token.id, now, Some(ip)));
-    server.report(&server.admin, items.to_vec()).await;
+    server.report(&server.admin, [&items[..], &[other_form]].concat()).await;
     let all = server.until_used(&token.id, ips.len(), SOON).await;
 
     let mut credentials = server.credentials(&server.admin);

@@ -49,6 +49,22 @@ pub(super) async fn changes(pool: &Pool<Db>, after: Revision) -> Result<News, St
     Ok(News { head, changes: since(after, head, changes.collect()), now })
 }
 
+/// Whether a revision is the head or kept with its mark; one before all that are kept
+/// can't be told from another, and is taken for reached.
+const REACHED: &str = "\
+    SELECT CASE WHEN $1 < r.number THEN coalesce( \
+    (SELECT c.mark = $2 FROM changes c WHERE c.revision = $1), \
+    $1 < (SELECT min(c.revision) FROM changes c), FALSE) \
+    ELSE $1 = r.number AND $2 = r.mark END FROM revision r WHERE r.id = 1";
+
+pub(super) async fn reached(pool: &Pool<Db>, revision: Revision) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar(REACHED)
+        .bind(revision.number)
+        .bind(revision.mark)
+        .fetch_one(pool)
+        .await?)
+}
+
 /// What came after `after`, of what there is from there on; `None` if that is not the
 /// one history that leads from it to the head.
 fn since(after: Revision, head: Revision, mut changes: Vec<Change>) -> Option<Vec<Change>> {

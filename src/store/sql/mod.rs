@@ -16,6 +16,7 @@ mod mutation;
 mod peppers;
 mod repeats;
 mod replica;
+mod retention;
 mod rotation;
 mod rows;
 mod sight;
@@ -113,15 +114,7 @@ impl Store for SqlStore {
     }
 
     async fn reached(&self, revision: Revision) -> Result<bool, StoreError> {
-        let head = mutation::head(&self.reader).await?;
-        if revision.number >= head.number {
-            return Ok(revision == head);
-        }
-        let mark: Option<i64> = sqlx::query_scalar("SELECT mark FROM changes WHERE revision = $1")
-            .bind(revision.number)
-            .fetch_optional(&self.reader)
-            .await?;
-        Ok(mark == Some(revision.mark))
+        changes::reached(&self.reader, revision).await
     }
 
     async fn identity(&self) -> Result<Option<Identity>, StoreError> {
@@ -515,6 +508,16 @@ impl Store for SqlStore {
 
     async fn purge(&self, before: Timestamp, actor: &Actor) -> Result<u64, StoreError> {
         let step = credentials::Purge { before, at: actor.at };
+        Ok(mutate(self, actor, &step).await?.0)
+    }
+
+    async fn forget_history(
+        &self,
+        changes_before: Timestamp,
+        audit_before: Option<Timestamp>,
+        actor: &Actor,
+    ) -> Result<u64, StoreError> {
+        let step = retention::Forget { changes_before, audit_before };
         Ok(mutate(self, actor, &step).await?.0)
     }
 

@@ -8,8 +8,8 @@ use std::{
 use token_authority::{
     domain::{ContainerKind, ContainerName, ContainerRef, Role},
     store::{
-        Change, ContainerChanges, Expects, MembershipChanges, MembershipPut, News, Rotation,
-        TokensOf, Touched,
+        Change, ContainerChanges, Expects, MAX_CHANGES, MembershipChanges, MembershipPut, News,
+        Rotation, TokensOf, Touched,
     },
 };
 
@@ -21,6 +21,10 @@ on_both_stores![
     what_came_after_another_history_is_not_told,
     changes_come_a_thousand_at_a_time,
     change_that_is_not_known_touched_everything,
+    changes_are_forgotten_when_they_are_old_and_the_newest_never_is,
+    changes_are_forgotten_if_there_are_too_many_a_thousand_at_a_time,
+    revision_that_is_forgotten_counts_as_reached,
+    audit_is_forgotten_if_that_is_asked_for_and_that_is_audited,
     own_change_wakes,
     change_is_told_before_it_is_there_and_once,
     change_that_is_refused_or_alters_no_answer_is_not_told,
@@ -204,6 +208,95 @@ async fn changes_come_a_thousand_at_a_time(engine: Engine) {
         assert_eq!(changes, expected);
         last = expected.last().map_or(last, |change| change.revision);
     }
+}
+
+async fn changes_are_forgotten_when_they_are_old_and_the_newest_never_is(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let mut all = vec![store.head().await.unwrap()];
+    for _ in 0..4 {
+        all.push(store.rename(&store.administrator).await);
+    }
+    store.sql(&format!("UPDATE changes SET changed_at = {NOW} + revision")).await;
+    let (rows, actions) = (store.texts("SELECT action FROM audit").await, store.actions().await);
+    assert_eq!(store.forget_history(at(0), None, &service()).await.unwrap(), 0);
+    assert_eq!(store.after(all[0]).await.unwrap().len(), 4);
+    assert_eq!(store.forget_history(at(2), None, &service()).await.unwrap(), 2);
+    for (revision, left) in all.iter().zip([None, None, Some(2), Some(1), Some(0)]) {
+        assert_eq!(store.after(*revision).await.map(|news| news.len()), left, "{revision}");
+    }
+    // One that is new may be among old ones, where clocks differ.
+    store.sql(&format!("UPDATE changes SET changed_at = {NOW} + 9 WHERE revision = 2")).await;
+    assert_eq!(store.forget_history(at(DAY), None, &service()).await.unwrap(), 2);
+    assert_eq!(store.after(all[3]).await, None);
+    assert_eq!(store.after(all[4]).await, Some(Vec::new()));
+    assert_eq!(store.texts("SELECT 'kept' FROM changes").await.len(), 1);
+    let next = store.rename(&store.administrator).await;
+    assert_eq!(store.after(all[4]).await.unwrap()[0].revision, next);
+    assert_eq!(store.actions().await.len(), actions.len() + 1, "the rename's alone");
+    assert_eq!(store.texts("SELECT action FROM audit").await.len(), rows.len() + 1);
+}
+
+async fn changes_are_forgotten_if_there_are_too_many_a_thousand_at_a_time(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let last = 1_500 + MAX_CHANGES;
+    store
+        .sql(&format!(
+            "DELETE FROM changes; WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < 2000) INSERT INTO changes (revision, mark, changed_at, touched) \
+             SELECT i, 0, {NOW}, '[]' FROM n; UPDATE revision SET number = {last}, mark = 0; \
+             INSERT INTO changes (revision, mark, changed_at, touched) VALUES ({last}, 0, {NOW}, '[]')"
+        ))
+        .await;
+    for forgotten in [1_000, 500, 0] {
+        assert_eq!(store.forget_history(at(0), None, &service()).await.unwrap(), forgotten);
+    }
+    let kept = "SELECT min(revision) || ' ' || count(*) FROM changes";
+    assert_eq!(store.texts(kept).await, ["1501 501"]);
+}
+
+async fn revision_that_is_forgotten_counts_as_reached(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    let mut all = vec![store.head().await.unwrap()];
+    for _ in 0..3 {
+        all.push(store.rename(&store.administrator).await);
+    }
+    let other = |revision: Revision| Revision { mark: !revision.mark, ..revision };
+    let reached = async |revision: Revision| store.reached(revision).await.unwrap();
+    for revision in &all {
+        assert!(reached(*revision).await);
+        assert!(!reached(other(*revision)).await);
+    }
+    store.sql(&format!("UPDATE changes SET changed_at = {NOW} + revision")).await;
+    assert_eq!(store.forget_history(at(2), None, &service()).await.unwrap(), 2);
+    for (revision, is_forgotten) in all.iter().zip([true, true, false, false]) {
+        assert!(reached(*revision).await);
+        assert_eq!(reached(other(*revision)).await, is_forgotten, "{revision}");
+    }
+    assert!(!reached(Revision { number: 4, ..all[3] }).await, "it is still to come");
+    // It is not kept, but was not forgotten either.
+    store.sql("UPDATE changes SET revision = 1 WHERE revision = 2").await;
+    assert!(!reached(all[2]).await);
+}
+
+async fn audit_is_forgotten_if_that_is_asked_for_and_that_is_audited(engine: Engine) {
+    let store = TestStore::new(engine).await;
+    store
+        .sql(
+            "DELETE FROM audit; WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < 1200) INSERT INTO audit (id, occurred_at, action, caller_user_id, targets, \
+             details) SELECT 'a' || i, i, 'x', 'u', '[]', '{}' FROM n",
+        )
+        .await;
+    let before = Timestamp::from_micros(1_101).unwrap();
+    let forget = async |audit| store.forget_history(at(-DAY), audit, &service()).await.unwrap();
+    assert_eq!(forget(None).await, 0);
+    assert_eq!(forget(Some(before)).await, 1_000);
+    assert_eq!(forget(Some(before)).await, 100);
+    assert_eq!(forget(Some(before)).await, 0);
+    let left = store.texts("SELECT action FROM audit WHERE action <> 'x'").await;
+    assert_eq!(left, ["audit.purge", "audit.purge"]);
+    let left = store.texts("SELECT id FROM audit WHERE action = 'x' ORDER BY occurred_at").await;
+    assert_eq!((left.len(), &*left[0]), (100, "a1101"));
 }
 
 async fn change_that_is_not_known_touched_everything(engine: Engine) {

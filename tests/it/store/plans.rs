@@ -74,8 +74,10 @@ impl field::Visit for Statement {
 /// The one statement that was run which is so.
 fn ran(what: impl Fn(&str) -> bool) -> String {
     let statements = STATEMENTS.lock().unwrap().clone();
-    let found: Vec<&String> =
-        statements.iter().filter(|text| text.starts_with("SELECT") && what(text)).collect();
+    let found: Vec<&String> = statements
+        .iter()
+        .filter(|text| ["SELECT", "DELETE"].iter().any(|verb| text.starts_with(verb)) && what(text))
+        .collect();
     let [statement] = found[..] else { panic!("{found:#?}") };
     statement.clone()
 }
@@ -306,6 +308,26 @@ async fn what_is_found_among_very_many_is_found_by_an_index(engine: Engine) {
     let known = ran(|text| text.starts_with(texts_of));
     let plan = sql.explain("force_generic_plan", &known, &["NULL"; 2]).await;
     assert_led(engine, &plan, ["credentials_pkey", "sqlite_autoindex_credentials_1"]);
+
+    store.forget_history(at(-DAY), None, &service()).await.unwrap();
+    let oldest = ran(|text| text.starts_with("SELECT max(o.revision)"));
+    let plan = sql.explain("force_generic_plan", &oldest, &["NULL"; 3]).await;
+    let in_order = ["Index Scan using changes_pkey", "SCAN c"];
+    assert!(plan.contains(in_order[usize::from(engine == Engine::Sqlite)]), "{plan}");
+    assert!(!plan.contains("SORT") && !plan.contains("TEMP B-TREE"), "{plan}");
+    store.purge(at(-DAY), &service()).await.unwrap();
+    let dead = ran(|text| text.starts_with("DELETE FROM credentials"));
+    let ago = (NOW - DAY).to_string();
+    let plan = sql.explain("force_custom_plan", &dead, &[&ago, "1000"]).await;
+    assert_led(engine, &plan, ["credentials_revoked_at"; 2]);
+    assert_led(engine, &plan, ["credentials_expires_at"; 2]);
+    let replaced = ran(|text| text.starts_with("DELETE FROM secrets"));
+    let plan = sql.explain("force_custom_plan", &replaced, &[&ago, "1000"]).await;
+    assert_led(engine, &plan, ["secrets_superseded"; 2]);
+    store.reached(store.head().await.unwrap()).await.unwrap();
+    let reached = ran(|text| text.starts_with("SELECT CASE WHEN $1 < r.number"));
+    let plan = sql.explain("force_generic_plan", &reached, &["NULL"; 2]).await;
+    assert_led(engine, &plan, ["changes_pkey", "SEARCH c USING INTEGER PRIMARY KEY"]);
 
     // Planned for what is bound.
     for case in CASES {

@@ -249,6 +249,7 @@ async fn uses_are_listed_in_pages_last_use_first(engine: Engine) {
             break;
         }
         listed.extend(page);
+        assert!(listed.len() <= all.len(), "a page begins after the one before");
     }
     assert_eq!(listed, all);
 }

@@ -205,9 +205,12 @@ impl TestServer {
 
     /// Changes the store by SQL, and tells whoever follows it that everything was touched.
     pub(crate) async fn change(&self, statement: &str) {
-        let told = "UPDATE revision SET number = number + 1, mark = 42; \
+        let told = format!(
+            "UPDATE revision SET number = number + 1, mark = 42; \
             INSERT INTO changes (revision, mark, changed_at, touched) \
-            SELECT number, mark, 0, '[[\"everything\"]]' FROM revision";
+            SELECT number, mark, {}, '[[\"everything\"]]' FROM revision",
+            self.clock.now().as_micros()
+        );
         self.place.sql(&format!("{statement}; {told}")).await;
         self.follow().await;
     }
