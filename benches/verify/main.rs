@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         let mut report = Report::new(world.about());
         for group in Group::ALL {
             let is_wanted = if wanted.is_empty() {
-                !(world.is_quick() && group.is_slow())
+                !(world.is_quick() && group.is_slow() || group.is_named())
             } else {
                 wanted.iter().any(|word| word == group.name())
             };

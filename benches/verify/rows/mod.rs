@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod shape;
+pub(crate) mod soak;
 pub(crate) mod start;
 pub(crate) mod store;
 pub(crate) mod warm;
@@ -9,7 +10,7 @@ pub(crate) mod warm;
 use crate::{report::Report, world::World};
 
 /// Rows that are measured together.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
     Warm,
     Latency,
@@ -27,11 +28,12 @@ pub(crate) enum Group {
     Create,
     Start,
     Shape,
+    Soak,
 }
 
 impl Group {
     /// In the order in which they are measured.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Start,
         Self::Warm,
         Self::Latency,
@@ -48,6 +50,7 @@ impl Group {
         Self::Stored,
         Self::Connections,
         Self::Shape,
+        Self::Soak,
     ];
 
     /// By what it is chosen.
@@ -69,13 +72,14 @@ impl Group {
             Self::Create => "create",
             Self::Start => "start",
             Self::Shape => "shape",
+            Self::Soak => "soak",
         }
     }
 
     /// Whether it is left out of a quick run that names none.
     pub(crate) fn is_slow(self) -> bool {
         match self {
-            Self::Connections | Self::Stored | Self::Cold | Self::Shape => true,
+            Self::Connections | Self::Stored | Self::Cold | Self::Shape | Self::Soak => true,
             Self::Warm
             | Self::Latency
             | Self::Stream
@@ -89,6 +93,12 @@ impl Group {
             | Self::Create
             | Self::Start => false,
         }
+    }
+
+    /// Whether it is measured only by its name, since it says nothing of speed and takes
+    /// longer than all others.
+    pub(crate) fn is_named(self) -> bool {
+        self == Self::Soak
     }
 
     pub(crate) async fn measure(self, world: &World, report: &mut Report) {
@@ -109,6 +119,7 @@ impl Group {
             Self::Create => changes::create(world, report).await,
             Self::Start => start::start(world, report).await,
             Self::Shape => shape::shape(world, report).await,
+            Self::Soak => soak::soak(world, report).await,
         }
     }
 }
