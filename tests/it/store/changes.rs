@@ -97,7 +97,8 @@ async fn changes_come_in_order_with_what_they_touched(engine: Engine) {
     };
     let changes = MembershipChanges { puts: vec![put], only: None };
     let (_, revision) = store.change_memberships(&changes, &actor).await.unwrap();
-    expected.push((revision, touched_user.clone()));
+    let member = Touched::Member { user_id: alice.id.to_string(), workspace_id: "w".to_owned() };
+    expected.push((revision, member));
     let inactive = ContainerChanges { is_active: Some(false), ..ContainerChanges::default() };
     for (name, touched) in [
         (
