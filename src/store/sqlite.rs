@@ -96,7 +96,7 @@ use std::{
 };
 
 use sqlx::{
-    Pool, Transaction,
+    Connection as _, Pool, SqliteConnection, Transaction,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -169,6 +169,8 @@ pub(super) async fn open(
         .acquire_timeout(WAIT)
         .max_lifetime(None)
         .idle_timeout(None)
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(has_no_transaction(connection)))
         .connect_with(options.clone())
         .await?;
     sql::migrate(&writer, &MIGRATOR, migrate).await?;
@@ -189,6 +191,14 @@ pub(super) async fn open(
         lists,
         _lock: Some(lock),
     })
+}
+
+/// Whether a connection can begin another transaction. SQLite itself rolls one back when
+/// the disk is full; sqlx takes that for open, and the connection is of no use any more.
+async fn has_no_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // What was dropped is rolled back before it answers.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn readers(connections: u32) -> SqlitePoolOptions {
