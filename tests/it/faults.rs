@@ -3,7 +3,9 @@
 //! get on again without help.
 
 mod database;
+mod machine;
 mod network;
+mod rolling;
 mod scene;
 mod servers;
 mod witness;

@@ -2,8 +2,15 @@
 
 use std::time::Instant;
 
-use super::scene::Scene;
-use crate::support::relay::Relay;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use super::{
+    scene::Scene,
+    witness::{BOUND, SOON},
+};
+use crate::support::{client::Client, postgres, relay::Relay, wait::until};
 
 /// What asks for changes, and what looks tokens up.
 const CHANGES: &str = "LEFT JOIN changes c";
@@ -26,7 +33,8 @@ async fn cut_off(what: &str, cut: impl Fn(&Relay)) {
     let before = scene.witness.faults(1);
     cut(&scene.servers[1].relay);
     scene.outlast_the_bound().await;
-    assert!(scene.witness.faults(1) > before, "it can't know");
+    let cant_tell = async || scene.witness.faults(1) > before;
+    until("it says that it can't know", SOON, cant_tell).await;
     let since = Instant::now();
     scene.servers[1].relay.release();
     scene.end(what, since).await;
@@ -51,4 +59,39 @@ async fn late(statement: &'static str, what: &str) {
     let since = Instant::now();
     scene.servers[1].relay.release();
     scene.end(what, since).await;
+}
+
+/// Whoever needs a connection is told that there is none, and all else goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_connections_busy() {
+    let url = postgres::empty_database().await;
+    let scene = Scene::start_on(&url, 2, &["--database-connections=3"]).await;
+    let by = Client::connect(scene.servers[1].process.address, &scene.place.admin_token()).await;
+    let kept = by.create("kept").await.unwrap().token;
+    let mut cold = Vec::new();
+    for _ in 0..20 {
+        cold.push(by.create("cold").await.unwrap().token);
+    }
+    assert!(by.verify(&kept).await.unwrap().active);
+
+    let mut holder = PgConnection::connect(&url).await.unwrap();
+    holder.execute("BEGIN; LOCK TABLE secrets IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut cold: JoinSet<_> = cold
+        .into_iter()
+        .map(|cold| {
+            let by = by.clone();
+            async move { by.verify(&cold).await }
+        })
+        .collect();
+    let since = Instant::now();
+    while !cold.is_empty() || since.elapsed() < 2 * BOUND {
+        assert!(by.verify(&kept).await.unwrap().active);
+        while let Some(answer) = cold.try_join_next() {
+            let code = answer.unwrap().unwrap_err().code();
+            assert!(matches!(code, Code::Unavailable | Code::ResourceExhausted), "{code:?}");
+        }
+    }
+    let since = Instant::now();
+    holder.execute("ROLLBACK").await.unwrap();
+    scene.end("all connections busy", since).await;
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     scene::Scene,
-    witness::{SOON, say},
+    witness::{BOUND, SOON, say},
 };
 use crate::support::wait::until;
 
@@ -25,8 +25,13 @@ async fn frozen_while_tokens_are_revoked_elsewhere() {
     scene.witness.spare(Some(1)).await;
     scene.servers[1].process.signal("STOP").await;
     scene.outlast_the_bound().await;
-    let since = Instant::now();
+    // What it is asked when it wakes it is asked before it can have looked.
+    scene.servers[1].relay.hold();
     scene.servers[1].process.signal("CONT").await;
+    let since = Instant::now();
+    until("it is awake", SOON, async || since.elapsed() > BOUND).await;
+    let since = Instant::now();
+    scene.servers[1].relay.release();
     scene.end("a server frozen", since).await;
 }
 
@@ -49,6 +54,7 @@ async fn frozen_after(statement: &'static str, what: &str) {
     until("it is inside a change", SOON, async || frozen.relay.has_caught()).await;
     frozen.process.signal("STOP").await;
     frozen.relay.release();
+    scene.witness.spare(Some(1)).await;
     let since = Instant::now();
     scene.witness.changes(5).await;
     say(&format!("{what}: others got on after {:.0} ms", since.elapsed().as_secs_f64() * 1e3));

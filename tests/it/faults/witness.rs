@@ -1,6 +1,7 @@
 //! Who has servers asked and changed all the time, and holds them to what they said.
 
 use std::{
+    collections::BTreeMap,
     error::Error as _,
     io::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,16 +28,19 @@ use crate::support::{client::Client, wait::until};
 pub(super) const BOUND: Duration = Duration::from_millis(500);
 
 /// Longer than anything here takes.
-pub(super) const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 /// How often each server is asked.
-const EVERY: Duration = Duration::from_millis(10);
+const EVERY: Duration = Duration::from_millis(15);
 
 /// How long one who changes something waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Of how many one is asked about.
+const LAST: usize = 15;
+
 /// How many change something at the same time.
-const WRITERS: usize = 3;
+const WRITERS: usize = 2;
 
 /// What is known of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +77,8 @@ struct Ledger {
     /// How often each server answered a question, and could not.
     answers: Vec<usize>,
     faults: Vec<usize>,
+    /// What was said instead of an answer, and how often.
+    excuses: BTreeMap<String, usize>,
     /// What must not have been said.
     wrong: Vec<String>,
 }
@@ -96,6 +102,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn below(count: usize) -> usize {
     u32::from_ne_bytes(random::bytes()) as usize % count
+}
+
+/// What it says, from its code to its last cause.
+fn excuse(status: &Status) -> String {
+    let mut told = format!("{:?}", status.code());
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        told = format!("{:?}: {error}", status.code());
+        cause = error.source();
+    }
+    told
 }
 
 /// Whether it says that the question or change could not be answered or made; what has a
@@ -193,7 +210,7 @@ impl Witness {
                 let seen = Arc::clone(&self.seen);
                 async move {
                     while !seen.gets_on(server).await {
-                        assert!(since.elapsed() < 2 * SOON, "server {server} does not get on");
+                        assert!(since.elapsed() < SOON, "server {server} does not get on");
                         tokio::time::sleep(EVERY).await;
                     }
                     since.elapsed()
@@ -236,10 +253,10 @@ impl Witness {
                 wrong.push(format!("at the end {:?} is active: {active:?}", secret.state));
             }
         }
-        let Ledger { changes, unknown, answers, faults, wrong, .. } = &*ledger;
+        let Ledger { changes, unknown, answers, faults, excuses, wrong, .. } = &*ledger;
         say(&format!(
             "{what}: {changes} changes acknowledged, {unknown} not; \
-             answers {answers:?}, no answers {faults:?}"
+             answers {answers:?}, no answers {faults:?} {excuses:?}"
         ));
         assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     }
@@ -280,21 +297,18 @@ impl Seen {
         asked.join_all().await;
     }
 
-    /// One of those that ended last, or any.
+    /// One of those that ended last, of those that are good, or any.
     fn choose_to_ask(&self) -> Option<(usize, String)> {
         let ledger = lock(&self.ledger);
-        let ended = |secret: &&Secret| matches!(secret.state, State::Ended(_) | State::Ending);
-        let count = ledger.secrets.len();
-        let place = if below(2) == 0 {
-            let mut ended = ledger.secrets.iter().rev().filter(ended);
-            let nth = ended.nth(below(20))?;
-            ledger.secrets.iter().position(|secret| std::ptr::eq(secret, nth))?
-        } else if count > 0 {
-            below(count)
-        } else {
-            return None;
+        let asked: fn(State) -> bool = match below(8) {
+            0..5 => |state| matches!(state, State::Ended(_) | State::Ending),
+            5..7 => |state| state == State::Good,
+            _ => |_| true,
         };
-        Some((place, ledger.secrets[place].text.clone()))
+        let secrets = ledger.secrets.iter().enumerate().rev();
+        let last: Vec<_> = secrets.filter(|(_, secret)| asked(secret.state)).take(LAST).collect();
+        let (place, secret) = last.get(below(last.len().max(1)))?;
+        Some((*place, secret.text.clone()))
     }
 
     fn judge(
@@ -316,6 +330,7 @@ impl Seen {
             }
             (Err(status), _) if is_fault(&status) => {
                 ledger.faults[server] += 1;
+                *ledger.excuses.entry(excuse(&status)).or_default() += 1;
                 return;
             }
             (Err(status), _) => format!("{status:?}"),
@@ -348,7 +363,7 @@ impl Seen {
     async fn change(&self, server: usize) {
         let client = self.client(server);
         let lost = lock(&self.ledger).loses;
-        let ended = if below(2) == 0 { self.begin_to_end() } else { None };
+        let ended = if below(3) > 0 { self.begin_to_end() } else { None };
         let made = match &ended {
             None => self.heard(timeout(PATIENCE, create(&client)).await),
             Some((_, id)) if below(3) == 0 => {
@@ -376,11 +391,11 @@ impl Seen {
         let good: Vec<usize> = (0..ledger.secrets.len())
             .filter(|place| ledger.secrets[*place].state == State::Good)
             .collect();
-        // Some stay good.
-        if good.len() < 10 {
+        // Those end that were good for longest: each server keeps them by now.
+        if good.len() < 20 {
             return None;
         }
-        let place = good[below(good.len())];
+        let place = good[below(5)];
         ledger.secrets[place].state = State::Ending;
         Some((place, ledger.secrets[place].id.clone()))
     }
@@ -409,7 +424,7 @@ impl Seen {
             revoke(&client, &id).await?;
             Ok::<_, Status>(good && !ask_for_sure(&client, &text).await?)
         };
-        match timeout(PATIENCE, got_on).await {
+        match timeout(5 * PATIENCE, got_on).await {
             Ok(Ok(is_right)) => {
                 if !is_right {
                     self.is_wrong(format!("server {server} does not know what it did"));

@@ -212,6 +212,10 @@ impl Cluster {
             assert!(since.elapsed() < Duration::from_secs(30), "PostgreSQL does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
+        // Where nobody looks after orphans it seems to be there still.
+        for left in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
+            fs::remove_file(self.directory.join(left)).unwrap();
+        }
     }
 
     /// Starts it again, and waits until it answers.
