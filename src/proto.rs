@@ -16,6 +16,7 @@ pub mod v1 {
 
 /// The messages of Verification of which thousands come on one call, and its service by
 /// them: the questions and answers in them are left as they are encoded.
+#[cfg(feature = "server")]
 #[expect(
     clippy::all,
     clippy::allow_attributes,
