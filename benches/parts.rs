@@ -18,14 +18,14 @@
     reason = "a benchmark; of the files beside, the library uses the rest"
 )]
 
-#[path = "../src/verifier/cache.rs"]
-mod cache;
 #[path = "../src/clock.rs"]
 mod clock;
 #[path = "../src/verifier/entry.rs"]
 mod entry;
 #[path = "../src/verifier/history.rs"]
 mod history;
+#[path = "../src/keeping/mod.rs"]
+mod keeping;
 #[path = "../src/verifier/key.rs"]
 mod key;
 #[path = "../src/grpc/wire/question.rs"]
@@ -58,11 +58,14 @@ use token_authority::{
 };
 use tokio::runtime::Runtime;
 
-use cache::Cache;
 use clock::{Clock as _, SystemClock, uptime};
 use entry::{Encoded, Entry, Member};
-use history::{Depends, History, ReadAt};
-use key::{Key, Keys};
+use history::{History, ReadAt};
+use keeping::{
+    cache::{Cache, second},
+    key::{Key, Keys},
+    slots::Depends,
+};
 use proto::v1::{VerifyRequest, VerifyResponse};
 use question::Question;
 
@@ -151,7 +154,7 @@ fn kept(bench: &Bench) {
     let (read, depends) = (ReadAt { revision: 1, era: 0 }, history.on_credential(&found));
     let entry = || Entry::of(&found, encoded(&found), read, depends, None);
     let keys = Keys::new();
-    let second = entry::second(uptime());
+    let second = second(uptime());
     for (name, count) in [("cache: hit, one kept", 1), ("cache: hit, 100,000 kept, any", MANY)] {
         let cache = Cache::new(usize::MAX / 2);
         let all: Vec<Key> = (0..count).map(|row| keys.of(&[&token(row)])).collect();

@@ -2,6 +2,7 @@
 
 use crate::{
     hashing::Busy,
+    keeping::flights::Grounded,
     rights::Denied,
     store::{Refusal, StoreError},
 };
@@ -110,5 +111,16 @@ impl From<StoreError> for Error {
 impl From<Denied> for Error {
     fn from(denied: Denied) -> Self {
         Self::Denied(denied)
+    }
+}
+
+impl From<Grounded> for Error {
+    fn from(grounded: Grounded) -> Self {
+        match grounded {
+            Grounded::Full => {
+                StoreError::Unavailable("too many tokens are being looked up".into()).into()
+            }
+            Grounded::GivenUp => StoreError::Failed("a read was given up".into()).into(),
+        }
     }
 }

@@ -30,6 +30,7 @@ pub mod grpc;
 pub mod hashing;
 #[cfg(feature = "server")]
 pub mod issuer;
+mod keeping;
 #[cfg(feature = "server")]
 pub mod listener;
 #[cfg(feature = "server")]

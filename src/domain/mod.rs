@@ -28,7 +28,7 @@ pub use filter::{
 };
 pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
 pub use pepper::{Digest, Pepper, PepperId, Peppers, Sealed};
-pub use revision::Revision;
+pub use revision::{Revision, Touched};
 pub use scope::{
     Catalogue, CatalogueEntry, ControlScope, RouteScopes, Scope, ScopeSet, covers, is_scope,
     route_allowed, routes_cover,

@@ -40,6 +40,41 @@ impl FromStr for Revision {
     }
 }
 
+/// What a change touched: whose answers of Verify it may have altered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Touched {
+    /// A credential.
+    Credential(String),
+    /// A user, its memberships included.
+    User(String),
+    /// A user, by its membership in a workspace: what it became, or is no more.
+    Member {
+        /// The user.
+        user_id: String,
+        /// The workspace.
+        workspace_id: String,
+    },
+    /// A workspace.
+    Workspace(String),
+    /// An organization.
+    Organization(String),
+    /// All there is.
+    Everything,
+}
+
+impl Touched {
+    /// The user, if that is what it is.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        match self {
+            Self::User(id) | Self::Member { user_id: id, .. } => Some(id),
+            Self::Credential(_) | Self::Workspace(_) | Self::Organization(_) | Self::Everything => {
+                None
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,25 +1,32 @@
 //! What is kept, in bounded memory; reading it takes no lock.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use papaya::{HashMap, LocalGuard};
 
-use super::{
-    entry::Kept,
-    history::ReadAt,
-    key::{AsItIs, Key},
-};
+use super::key::{AsItIs, Key};
 use crate::clock::Uptime;
+
+/// Something that is kept as long as there is room for it.
+pub(crate) trait Kept {
+    /// About how many bytes it takes.
+    fn weight(&self) -> usize;
+
+    /// When it was last asked for.
+    fn used(&self) -> &AtomicU32;
+}
+
+/// What a map and the allocator take beside.
+pub(crate) const OVERHEAD: usize = 64;
+
+/// Seconds since the machine was started, as a use is remembered.
+pub(crate) fn second(uptime: Uptime) -> u32 {
+    u32::try_from(uptime.0.as_secs()).unwrap_or(u32::MAX)
+}
 
 /// Things by their keys, of at most so many bytes together, and for a short time an
 /// eighth more.
-pub(super) struct Cache<V> {
+pub(crate) struct Cache<V> {
     kept: HashMap<Key, V, AsItIs>,
     weight: AtomicUsize,
     limit: usize,
@@ -27,7 +34,7 @@ pub(super) struct Cache<V> {
 }
 
 impl<V: Kept> Cache<V> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             kept: HashMap::with_hasher(AsItIs::default()),
             weight: AtomicUsize::new(0),
@@ -37,11 +44,11 @@ impl<V: Kept> Cache<V> {
     }
 
     /// What keeps alive what is read with it.
-    pub(super) fn guard(&self) -> LocalGuard<'_> {
+    pub(crate) fn guard(&self) -> LocalGuard<'_> {
         self.kept.guard()
     }
 
-    pub(super) fn get<'g>(
+    pub(crate) fn get<'g>(
         &self,
         key: &Key,
         second: u32,
@@ -57,7 +64,7 @@ impl<V: Kept> Cache<V> {
 
     /// Keeps it if there is room. `true`: there is so little left that
     /// [`sweep`](Self::sweep) should be called, by whoever is told so.
-    pub(super) fn keep(&self, key: Key, value: V, second: u32) -> bool {
+    pub(crate) fn keep(&self, key: Key, value: V, second: u32) -> bool {
         let weight = value.weight();
         let before = self.weight.fetch_add(weight, Ordering::Relaxed);
         if before + weight > self.limit + self.limit / 8 {
@@ -74,7 +81,7 @@ impl<V: Kept> Cache<V> {
 
     /// Drops what is of no use any more, and what has not been asked for for longest,
     /// until an eighth of the room is free; returns how many it dropped.
-    pub(super) fn sweep(&self, is_of_use: impl Fn(&V) -> bool) -> usize {
+    pub(crate) fn sweep(&self, is_of_use: impl Fn(&V) -> bool) -> usize {
         let mut dropped = 0;
         let goal = self.limit - self.limit / 8;
         let mut uses: Vec<(u32, usize)> = Vec::new();
@@ -110,14 +117,14 @@ impl<V: Kept> Cache<V> {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let guard = self.kept.guard();
         for (key, _) in self.kept.iter(&guard) {
             self.drop_one(key);
         }
     }
 
-    pub(super) fn drop_one(&self, key: &Key) {
+    pub(crate) fn drop_one(&self, key: &Key) {
         let guard = self.kept.guard();
         if let Some(dropped) = self.kept.remove(key, &guard) {
             self.weight.fetch_sub(dropped.weight(), Ordering::Relaxed);
@@ -125,50 +132,7 @@ impl<V: Kept> Cache<V> {
     }
 
     /// How many there are, and about how many bytes they take.
-    pub(super) fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         (self.kept.len(), self.weight.load(Ordering::Relaxed))
-    }
-}
-
-/// How long a text is known to be nobody's, at most.
-const UNKNOWN_FOR: Duration = Duration::from_secs(5);
-
-/// Locks, so that callers hardly ever wait for each other, and how many each holds.
-const SHARDS: usize = 64;
-const PER_SHARD: usize = 128;
-
-/// Keys of texts that the primary knew nothing of a moment ago. A place holds the last
-/// of those that share it, so that no flood of them takes more room.
-pub(super) struct Unknown(Vec<Mutex<Shard>>);
-
-/// What is known to be nobody's, of which state of the store that is, and since when.
-type Shard = [Option<(Key, ReadAt, Uptime)>; PER_SHARD];
-
-impl Unknown {
-    pub(super) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Mutex::new([None; PER_SHARD])).collect())
-    }
-
-    /// Of which state of the store it is that nothing is known of it, if so.
-    pub(super) fn holds(&self, key: &Key, now: Uptime) -> Option<ReadAt> {
-        let (shard, place) = self.place(key);
-        match shard[place] {
-            Some((known, read, since)) if known == *key && now.since(since) < UNKNOWN_FOR => {
-                Some(read)
-            }
-            Some(_) | None => None,
-        }
-    }
-
-    /// Keeps that at `since` nothing was known of it.
-    pub(super) fn keep(&self, key: Key, read: ReadAt, since: Uptime) {
-        let (mut shard, place) = self.place(&key);
-        shard[place] = Some((key, read, since));
-    }
-
-    fn place(&self, key: &Key) -> (MutexGuard<'_, Shard>, usize) {
-        let number = key.low();
-        let shard = &self.0[number % SHARDS];
-        (shard.lock().unwrap_or_else(PoisonError::into_inner), number / SHARDS % PER_SHARD)
     }
 }

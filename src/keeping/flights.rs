@@ -8,36 +8,53 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    history::Known,
-    key::{AsItIs, Key},
-};
-use crate::{clock::Uptime, error::Error, store::StoreError};
+use super::key::{AsItIs, Key};
+use crate::clock::Uptime;
 
 /// How many reads are under way at once, also of those who hung up meanwhile.
 const MAX_UNDER_WAY: usize = 1_024;
 
 /// What came of a read, for everybody who waited for it.
-type Landed<T> = Result<Arc<T>, Arc<Error>>;
+type Landed<T, E> = Result<Arc<T>, Arc<E>>;
+
+/// Why there is nothing that came of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grounded {
+    /// Too many are under way.
+    Full,
+    /// It was given up, since its task panicked or the process ends.
+    GivenUp,
+}
+
+/// The newest change that is known of. In a later era, more is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Known {
+    pub(crate) era: u32,
+    pub(crate) number: i64,
+}
 
 /// Reads by the keys of what is read.
-pub(super) struct Flights<T>(Mutex<HashMap<Key, Flight<T>, AsItIs>>);
+pub(crate) struct Flights<T, E>(Mutex<HashMap<Key, Flight<T, E>, AsItIs>>);
 
-struct Flight<T> {
+struct Flight<T, E> {
     begun: Begun,
-    landed: watch::Receiver<Option<Landed<T>>>,
+    landed: watch::Receiver<Option<Landed<T, E>>>,
 }
 
 /// When a read began, and the newest change that was known of then, though the read may
 /// not know of that one if it was not committed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Begun {
-    pub(super) at: Uptime,
-    pub(super) known: Known,
+pub(crate) struct Begun {
+    pub(crate) at: Uptime,
+    pub(crate) known: Known,
 }
 
-impl<T: Send + Sync + 'static> Flights<T> {
-    pub(super) fn new() -> Arc<Self> {
+impl<T, E> Flights<T, E>
+where
+    T: Send + Sync + 'static,
+    E: From<Grounded> + Send + Sync + 'static,
+{
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::default()))
     }
 
@@ -47,15 +64,15 @@ impl<T: Send + Sync + 'static> Flights<T> {
     /// # Errors
     ///
     /// What became of the read.
-    pub(super) async fn join<F>(
+    pub(crate) async fn join<F>(
         self: &Arc<Self>,
         key: Key,
         since: Begun,
         now: Begun,
         read: impl FnOnce() -> F,
-    ) -> Landed<T>
+    ) -> Landed<T, E>
     where
-        F: Future<Output = Result<T, Error>> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let mut landed = {
             let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,8 +83,7 @@ impl<T: Send + Sync + 'static> Flights<T> {
                     landed.clone()
                 }
                 Some(_) | None if flights.len() >= MAX_UNDER_WAY => {
-                    let full = "too many tokens are being looked up";
-                    return Err(Arc::new(StoreError::Unavailable(full.into()).into()));
+                    return Err(Arc::new(Grounded::Full.into()));
                 }
                 Some(_) | None => {
                     let (land, landed) = watch::channel(None);
@@ -86,24 +102,24 @@ impl<T: Send + Sync + 'static> Flights<T> {
         match landed.wait_for(Option::is_some).await {
             Ok(landed) => landed.clone().expect("it was waited for"),
             // Its task was dropped or panicked.
-            Err(_) => Err(Arc::new(StoreError::Failed("a read was given up".into()).into())),
+            Err(_) => Err(Arc::new(Grounded::GivenUp.into())),
         }
     }
 
     /// How many are under way.
-    pub(super) fn under_way(&self) -> usize {
+    pub(crate) fn under_way(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
 /// Takes a flight off the list whatever became of it.
-struct End<T> {
-    flights: Arc<Flights<T>>,
+struct End<T, E> {
+    flights: Arc<Flights<T, E>>,
     key: Key,
     begun: Begun,
 }
 
-impl<T> Drop for End<T> {
+impl<T, E> Drop for End<T, E> {
     fn drop(&mut self) {
         let mut flights = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
         if flights.get(&self.key).is_some_and(|flight| flight.begun == self.begun) {
@@ -116,14 +132,14 @@ impl<T> Drop for End<T> {
 mod tests {
     use std::{future::pending, time::Duration};
 
-    use super::{super::key::Keys, *};
+    use super::*;
 
     #[tokio::test]
     async fn so_many_are_under_way_and_no_more() {
-        let (flights, keys) = (Flights::<()>::new(), Keys::new());
+        let flights = Flights::<(), Grounded>::new();
         let begun = Begun { at: Uptime(Duration::ZERO), known: Known { era: 0, number: 0 } };
         let join = |number: usize| {
-            let (flights, key) = (Arc::clone(&flights), keys.of(&[&number.to_string()]));
+            let (flights, key) = (Arc::clone(&flights), Key([number as u64; 2]));
             async move { flights.join(key, begun, begun, pending).await }
         };
         for number in 0..MAX_UNDER_WAY {
@@ -133,7 +149,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let refused = join(MAX_UNDER_WAY).await.unwrap_err();
-        assert!(matches!(&*refused, Error::Store(StoreError::Unavailable(_))));
+        assert_eq!(*refused, Grounded::Full);
         // Who asks for the same waits with the others.
         let joined = tokio::time::timeout(Duration::ZERO, join(0)).await;
         assert!(joined.is_err());

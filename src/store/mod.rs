@@ -21,6 +21,7 @@ use crate::domain::{
     PepperId, Revision, Sealed, Timestamp, User, UserId, UserRef,
 };
 
+pub use crate::domain::Touched;
 pub use error::{Refusal, StoreError, Unique};
 pub use types::{
     Actor, AsItWas, AuthorizationQuery, AuthorizationUpdate, Basis, BeforeCommit, Bootstrap,
@@ -28,7 +29,7 @@ pub use types::{
     Cursor, Expects, Identity, Inserted, Kept, KeptPepper, KeptSeal, KeptUse, LastUse, Lookup,
     Lookups, Managed, MembershipChanges, MembershipFilter, MembershipPut, NewContainer,
     NewCredential, NewSecret, NewUser, News, OnlyMemberships, Promotion, Reach, Repeat, Revoked,
-    Rotation, Target, TokensOf, Touched, Unloaded, Updated, Use, UserChanges, UserFilter,
+    Rotation, Target, TokensOf, Unloaded, Updated, Use, UserChanges, UserFilter,
     UserUpsert, Viewer, Wanted, Workspaces,
 };
 

@@ -6,7 +6,7 @@ use super::StoreError;
 use crate::domain::{
     Attribute, ClusterId, Condition, ContainerKind, Credential, CredentialId, Description, Detail,
     Digest, Direction, DisplayName, ExternalId, Found, Handle, Kind, PepperId, Peppers, RequestId,
-    Revision, Role, Sealed, Secret, Slug, Timestamp, Token, TokenName, UserId, UserKind,
+    Revision, Role, Sealed, Secret, Slug, Timestamp, Token, TokenName, Touched, UserId, UserKind,
 };
 
 /// What the first start fixes for good.
@@ -51,41 +51,6 @@ pub struct Lookups {
     pub head: Revision,
     /// The pepper under which secrets are digested now.
     pub current_pepper: PepperId,
-}
-
-/// What a change touched: whose answers of Verify it may have altered.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Touched {
-    /// A credential.
-    Credential(String),
-    /// A user, its memberships included.
-    User(String),
-    /// A user, by its membership in a workspace: what it became, or is no more.
-    Member {
-        /// The user.
-        user_id: String,
-        /// The workspace.
-        workspace_id: String,
-    },
-    /// A workspace.
-    Workspace(String),
-    /// An organization.
-    Organization(String),
-    /// All there is.
-    Everything,
-}
-
-impl Touched {
-    /// The user, if that is what it is.
-    #[must_use]
-    pub fn user_id(&self) -> Option<&str> {
-        match self {
-            Self::User(id) | Self::Member { user_id: id, .. } => Some(id),
-            Self::Credential(_) | Self::Workspace(_) | Self::Organization(_) | Self::Everything => {
-                None
-            }
-        }
-    }
 }
 
 /// A change that may have altered answers.

@@ -6,12 +6,16 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use super::history::{Depends, History, ReadAt};
+use super::history::{History, ReadAt};
 use crate::{
     caller::Caller,
     clock::Uptime,
     domain::{
         AllowedIps, CredentialId, Facts, Found, Kind, Requirement, SecretState, Timestamp, Verdict,
+    },
+    keeping::{
+        cache::{Kept, OVERHEAD},
+        slots::Depends,
     },
     rights::{self, Denied, Right},
 };
@@ -308,18 +312,6 @@ pub(super) struct Member {
     pub(super) used: AtomicU32,
 }
 
-/// Something that is kept as long as there is room for it.
-pub(super) trait Kept {
-    /// About how many bytes it takes.
-    fn weight(&self) -> usize;
-
-    /// When it was last asked for.
-    fn used(&self) -> &AtomicU32;
-}
-
-/// What a map and the allocator take beside.
-const OVERHEAD: usize = 64;
-
 impl Kept for Entry {
     fn weight(&self) -> usize {
         let rare = if self.rare.is_some() { 128 } else { 0 };
@@ -365,11 +357,6 @@ fn marks(of: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 32)).wrapping_mul(ODD);
     let mark = |shift: u32| 1 << ((((mixed >> shift) & 0xffff) * u64::from(MARKS)) >> 16);
     mark(0) | mark(16) | mark(32) | mark(48)
-}
-
-/// Seconds since the machine was started, as a use is remembered.
-pub(super) fn second(uptime: Uptime) -> u32 {
-    u32::try_from(uptime.0.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// What was encoded from texts.

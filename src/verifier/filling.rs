@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Event, Verifier,
-    entry::{self, Entry, Member, Members},
-    flights::Begun,
+    entry::{Entry, Member, Members},
     history::ReadAt,
-    key::{Key, Membership},
+    key::Membership,
     reader::{Lasts, Read},
 };
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
     domain::{Requirement, Revision, TokenRef},
     error::Error,
     hashing::Source,
+    keeping::{cache::second, flights::Begun, key::Key},
     store::{StoreError, Workspaces},
 };
 
@@ -121,7 +121,7 @@ impl Verifier {
         let members =
             Members { of_required: found.member_of_required, of_askers: found.member_of_askers };
         if lasts != Lasts::Never {
-            let second = entry::second(asked_at);
+            let second = second(asked_at);
             if !entry.is_bound() {
                 let organization_id = found.required_organization_id.as_deref();
                 let asked = [

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Verifier, callers::Asker, history::Known};
-use crate::{clock::Uptime, domain::Revision, error::Error, store::StoreError};
+use super::{Verifier, callers::Asker};
+use crate::{
+    clock::Uptime, domain::Revision, error::Error, keeping::flights::Known, store::StoreError,
+};
 
 /// How new an answer must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    hash::Hasher as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
@@ -10,18 +9,16 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use siphasher::sip::SipHasher24;
 
 use crate::{
     clock::Uptime,
     domain::{Found, Revision},
-    random,
+    keeping::{
+        flights::Known,
+        slots::{Depends, DependsOn, Slots},
+    },
     store::{Change, Touched},
 };
-
-/// How many slots there are for each kind of thing; the first is nobody's. At most
-/// 65,536, as what depends on them is kept in 16 bits.
-const SLOTS: usize = 1 << 16;
 
 /// How many revisions are remembered, by which others are told from foreign ones.
 const RECENT: usize = 4_096;
@@ -33,18 +30,10 @@ const OWN: usize = 256;
 /// The last revision that touched each credential, user, workspace and
 /// organization, and up to which all of them are known.
 ///
-/// Things share slots by their hash, so a slot may tell of a change of something
-/// else: that costs a read and never gives a wrong answer. What is written here is
-/// written in this order: slots, then what is applied, then when that was confirmed;
+/// What is written here is written in this order: slots, then what is applied, then when that was confirmed;
 /// who reads, reads in the opposite one. So what is confirmed is in the slots.
 pub(super) struct History {
-    key: [u8; 16],
-    credentials: Slots,
-    users: Slots,
-    workspaces: Slots,
-    organizations: Slots,
-    /// The last revision that touched everything.
-    floor: AtomicI64,
+    slots: Slots,
     /// What was read in another one is of another history. It is odd while the history
     /// is rewritten, when nothing holds.
     era: AtomicU32,
@@ -79,8 +68,6 @@ pub(super) struct Met {
     pub(super) own: Vec<(i64, Vec<Touched>)>,
 }
 
-struct Slots(Box<[AtomicI64]>);
-
 /// Up to where the changes are known.
 #[derive(Debug)]
 pub(super) struct Applied {
@@ -96,36 +83,15 @@ pub(super) struct ReadAt {
     pub(super) era: u32,
 }
 
-/// The newest change that is known of. In a later era, more is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Known {
-    pub(super) era: u32,
-    pub(super) number: i64,
-}
-
-/// On what an answer depends: its slots.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Depends {
-    credential: u16,
-    user: u16,
-    workspace: u16,
-    organization: u16,
-}
-
 impl History {
     /// That is known up to `head`, which was asked for at `asked_at`.
     pub(super) fn new(head: Revision, asked_at: Uptime) -> Self {
-        Self::with_slots(SLOTS, head, asked_at)
+        Self::with_slots(Slots::new(), head, asked_at)
     }
 
-    pub(super) fn with_slots(slots: usize, head: Revision, asked_at: Uptime) -> Self {
+    pub(super) fn with_slots(slots: Slots, head: Revision, asked_at: Uptime) -> Self {
         Self {
-            key: random::bytes(),
-            credentials: Slots::new(slots),
-            users: Slots::new(slots),
-            workspaces: Slots::new(slots),
-            organizations: Slots::new(slots),
-            floor: AtomicI64::new(0),
+            slots,
             era: AtomicU32::new(0),
             known: AtomicI64::new(head.number),
             applied: ArcSwap::from_pointee(Applied::new(head)),
@@ -174,11 +140,7 @@ impl History {
 
     /// Whether no slot says that it was changed since.
     pub(super) fn is_untouched(&self, revision: i64, on: Depends) -> bool {
-        revision >= self.floor.load(Ordering::Acquire)
-            && revision >= self.credentials.last(on.credential)
-            && revision >= self.users.last(on.user)
-            && revision >= self.workspaces.last(on.workspace)
-            && revision >= self.organizations.last(on.organization)
+        self.slots.is_untouched(revision, on)
     }
 
     /// Whether this is the era, and it has not ended.
@@ -189,12 +151,12 @@ impl History {
     /// What a credential depends on: itself, its owner and where it is bound.
     pub(super) fn on_credential(&self, found: &Found) -> Depends {
         let bound = found.credential.workspace.as_ref();
-        Depends {
-            credential: self.slot(&found.credential.id.0),
-            user: self.slot(found.owner.id.as_str()),
-            workspace: bound.map_or(0, |bound| self.slot(&bound.workspace_id)),
-            organization: bound.map_or(0, |bound| self.slot(&bound.organization_id)),
-        }
+        self.slots.of(DependsOn {
+            credential: Some(&found.credential.id.0),
+            user: Some(found.owner.id.as_str()),
+            workspace: bound.map(|bound| bound.workspace_id.as_str()),
+            organization: bound.map(|bound| bound.organization_id.as_str()),
+        })
     }
 
     /// What it depends on whether a user is a member of a workspace.
@@ -204,12 +166,12 @@ impl History {
         workspace_id: &str,
         organization_id: Option<&str>,
     ) -> Depends {
-        Depends {
-            credential: 0,
-            user: self.slot(found.owner.id.as_str()),
-            workspace: self.slot(workspace_id),
-            organization: organization_id.map_or(0, |id| self.slot(id)),
-        }
+        self.slots.of(DependsOn {
+            credential: None,
+            user: Some(found.owner.id.as_str()),
+            workspace: Some(workspace_id),
+            organization: organization_id,
+        })
     }
 
     /// Notes of which state something was read that is about to be kept; whether that
@@ -242,19 +204,7 @@ impl History {
 
     /// Notes what a change touches.
     pub(super) fn raise(&self, touched: &[Touched], revision: i64) {
-        for touched in touched {
-            match touched {
-                Touched::Credential(id) => self.credentials.raise(self.slot(id), revision),
-                Touched::User(id) | Touched::Member { user_id: id, .. } => {
-                    self.users.raise(self.slot(id), revision);
-                }
-                Touched::Workspace(id) => self.workspaces.raise(self.slot(id), revision),
-                Touched::Organization(id) => self.organizations.raise(self.slot(id), revision),
-                Touched::Everything => {
-                    self.floor.fetch_max(revision, Ordering::AcqRel);
-                }
-            }
-        }
+        self.slots.raise(touched, revision);
         self.known.fetch_max(revision, Ordering::AcqRel);
     }
 
@@ -316,10 +266,7 @@ impl History {
     }
 
     pub(super) fn clear(&self) {
-        for slots in [&self.credentials, &self.users, &self.workspaces, &self.organizations] {
-            slots.clear();
-        }
-        self.floor.store(0, Ordering::Release);
+        self.slots.clear();
     }
 
     pub(super) fn start_at(&self, head: Revision, met: &mut Met) {
@@ -366,13 +313,6 @@ impl History {
     pub(super) fn met(&self) -> MutexGuard<'_, Met> {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn slot(&self, id: &str) -> u16 {
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        hasher.write(id.as_bytes());
-        let slots = self.credentials.0.len() as u64;
-        u16::try_from(hasher.finish() % (slots - 1)).expect("there are 65,536 at most") + 1
-    }
 }
 
 /// What is applied where nothing before is remembered.
@@ -390,24 +330,6 @@ impl Met {
         let first = self.applied.front()?.revision.number;
         let at = usize::try_from(revision.number.checked_sub(first)?).ok()?;
         self.applied.get(at).map(|known| known.revision == revision)
-    }
-}
-
-impl Slots {
-    fn new(slots: usize) -> Self {
-        Self((0..slots).map(|_| AtomicI64::new(0)).collect())
-    }
-
-    fn last(&self, slot: u16) -> i64 {
-        self.0[usize::from(slot)].load(Ordering::Acquire)
-    }
-
-    fn raise(&self, slot: u16, revision: i64) {
-        self.0[usize::from(slot)].fetch_max(revision, Ordering::AcqRel);
-    }
-
-    fn clear(&self) {
-        self.0.iter().for_each(|slot| slot.store(0, Ordering::Release));
     }
 }
 

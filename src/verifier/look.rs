@@ -7,13 +7,14 @@ use papaya::LocalGuard;
 
 use super::{
     Asker, Verifier,
-    entry::{self, Entry, Members},
+    entry::{Entry, Members},
     history::Applied,
-    key::{Key, Membership},
+    key::Membership,
 };
 use crate::{
     clock::Uptime,
     domain::{Reason, Requirement, Revision, Timestamp, TokenRef, Verdict},
+    keeping::{cache::second, key::Key},
 };
 
 /// What is kept, as of one instant. It asks neither the store nor anybody to wait.
@@ -72,7 +73,7 @@ impl<'v> Look<'v> {
             guard: verifier.kept.entries.guard(),
             applied: verifier.history.applied(),
             uptime,
-            second: entry::second(uptime),
+            second: second(uptime),
             now: verifier.clock.now(),
             trusts_unknown,
         }

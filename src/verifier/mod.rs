@@ -6,12 +6,10 @@
 //! nothing is kept, or it no longer holds, the store is asked (`reader`).
 
 mod batch;
-mod cache;
 mod callers;
 mod counts;
 mod entry;
 mod filling;
-mod flights;
 mod follower;
 mod freshness;
 mod history;
@@ -21,6 +19,7 @@ mod look;
 mod model;
 mod reader;
 mod reports;
+mod unknown;
 mod watching;
 
 use std::{sync::Arc, time::Duration};
@@ -35,21 +34,25 @@ use crate::{
     },
     error::Error,
     hashing::{Recovery, Source},
+    keeping::{
+        cache::Cache,
+        flights::{Begun, Flights},
+        key::Keys,
+        slots::Depends,
+    },
     root::RootTokens,
     store::{Store, StoreError},
     upkeep::Upkeep,
     usage::Uses,
 };
-use cache::{Cache, Unknown};
 use counts::Counters;
 use entry::{Member, Members};
 use filling::Filled;
-use flights::{Begun, Flights};
 use follower::Follower;
 use freshness::Fresh;
-use history::{Depends, History, ReadAt};
-use key::Keys;
+use history::{History, ReadAt};
 use reader::Reader;
+use unknown::Unknown;
 
 pub use batch::Question;
 pub use callers::Asker;
@@ -118,7 +121,7 @@ pub struct Verifier {
     history: Arc<History>,
     follower: Arc<Follower>,
     kept: Arc<Keeping>,
-    flights: Arc<Flights<Filled>>,
+    flights: Arc<Flights<Filled, Error>>,
     counters: Arc<Counters>,
     root: Arc<Entry>,
 }

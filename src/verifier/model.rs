@@ -8,14 +8,17 @@
 use std::{collections::HashSet, sync::LazyLock};
 
 use super::{
-    cache::Cache,
     entry::{Encoded, Entry},
-    history::{Depends, History, Met, ReadAt},
-    key::{Key, Keys},
+    history::{History, Met, ReadAt},
 };
 use crate::{
     clock::Uptime,
     domain::{Found, Revision, Timestamp},
+    keeping::{
+        cache::Cache,
+        key::{Key, Keys},
+        slots::{Depends, Slots},
+    },
     store::{Change, Touched},
 };
 
@@ -178,7 +181,7 @@ fn entry(read: ReadAt, depends: Depends, revoked: bool) -> Entry {
 impl World {
     fn new(rules: Rules) -> Self {
         let database = Database { marks: vec![100, 101], revoked: None };
-        let history = History::with_slots(4, database.head(), up(0));
+        let history = History::with_slots(Slots::with(4), database.head(), up(0));
         Self {
             rules,
             now: 0,
