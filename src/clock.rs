@@ -73,13 +73,42 @@ const MARGIN: i64 = 1_000;
 #[derive(Debug)]
 pub struct SystemClock {
     wall: fn() -> SystemTime,
-    /// What is to be added to the uptime, in microseconds.
-    start: AtomicI64,
+    time: Onward,
     /// How far the database's clock is ahead of this machine's, in microseconds.
     ahead: AtomicI64,
     /// Whether a database has told its time.
     is_told: AtomicBool,
+}
+
+/// A time that goes on as the uptime does and never runs backwards: when it is set
+/// back, it stands still until it has caught up. In microseconds since 1970.
+#[derive(Debug)]
+pub(crate) struct Onward {
+    /// What is to be added to the uptime.
+    start: AtomicI64,
     floor: AtomicI64,
+}
+
+impl Onward {
+    pub(crate) fn new(start: i64) -> Self {
+        let floor = AtomicI64::new(Timestamp::MIN.as_micros());
+        Self { start: AtomicI64::new(start), floor }
+    }
+
+    pub(crate) fn at(&self, uptime: Uptime) -> i64 {
+        let time = self.start.load(Ordering::Acquire).saturating_add(micros(uptime));
+        time.max(self.floor.load(Ordering::Acquire))
+    }
+
+    /// From now on the uptime is counted from this instant on.
+    pub(crate) fn set(&self, start: i64, uptime: Uptime) {
+        let before = self.start.load(Ordering::Acquire);
+        if start < before {
+            let shown = before.saturating_add(micros(uptime)).saturating_add(MARGIN);
+            self.floor.fetch_max(shown, Ordering::AcqRel);
+        }
+        self.start.store(start, Ordering::Release);
+    }
 }
 
 impl SystemClock {
@@ -94,12 +123,11 @@ impl SystemClock {
     pub fn by(wall: fn() -> SystemTime) -> Self {
         let clock = Self {
             wall,
-            start: AtomicI64::new(0),
+            time: Onward::new(0),
             ahead: AtomicI64::new(0),
             is_told: AtomicBool::new(false),
-            floor: AtomicI64::new(Timestamp::MIN.as_micros()),
         };
-        clock.start.store(clock.shown().saturating_sub(micros(uptime())), Ordering::Relaxed);
+        clock.time.start.store(clock.shown().saturating_sub(micros(uptime())), Ordering::Relaxed);
         clock
     }
 
@@ -116,22 +144,7 @@ impl SystemClock {
     }
 
     fn at(&self, uptime: Uptime) -> i64 {
-        let time = self.start.load(Ordering::Acquire).saturating_add(micros(uptime));
-        time.max(self.floor.load(Ordering::Acquire))
-    }
-
-    /// From now on the uptime is counted from this instant on.
-    fn set_start(&self, start: i64, uptime: Uptime) {
-        let before = self.start.load(Ordering::Acquire);
-        // As exact as the look is.
-        if start.abs_diff(before) < LONGEST_LOOK.as_micros() as u64 {
-            return;
-        }
-        if start < before {
-            let shown = before.saturating_add(micros(uptime)).saturating_add(MARGIN);
-            self.floor.fetch_max(shown, Ordering::AcqRel);
-        }
-        self.start.store(start, Ordering::Release);
+        self.time.at(uptime)
     }
 
     fn compare(&self, wall: i64, uptime: Uptime, database: Option<DatabaseTime>) {
@@ -152,7 +165,12 @@ impl SystemClock {
             // How far the database is ahead of what the wall clock shows now is not known.
             return;
         }
-        self.set_start(start.saturating_add(self.ahead.load(Ordering::Relaxed)), uptime);
+        let start = start.saturating_add(self.ahead.load(Ordering::Relaxed));
+        // As exact as the look is.
+        let known = self.time.start.load(Ordering::Acquire);
+        if start.abs_diff(known) >= LONGEST_LOOK.as_micros() as u64 {
+            self.time.set(start, uptime);
+        }
     }
 }
 
@@ -195,7 +213,7 @@ pub fn uptime() -> Uptime {
     Uptime(Duration::new(u64::try_from(tv_sec).unwrap_or(0), nanos))
 }
 
-fn micros(uptime: Uptime) -> i64 {
+pub(crate) fn micros(uptime: Uptime) -> i64 {
     i64::try_from(uptime.0.as_micros()).unwrap_or(i64::MAX)
 }
 

@@ -8,6 +8,7 @@
 pub mod authority;
 #[cfg(feature = "server")]
 pub mod background;
+mod bearer;
 #[cfg(feature = "server")]
 pub mod bootstrap;
 #[cfg(feature = "server")]

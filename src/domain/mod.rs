@@ -39,6 +39,7 @@ pub use token::{PatPrefix, SaltedToken, Token, TokenRef};
 pub use user::{ClusterId, User, UserId, UserKind, UserRef};
 pub use verdict::{
     Facts, Found, Kinds, Organization, Owner, Reason, Requirement, Route, Verdict, Workspace,
+    may_be_workspace_id,
 };
 
 /// Why a text from outside is not what it should be: a short sentence for the

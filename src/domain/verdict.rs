@@ -111,6 +111,48 @@ pub struct Route<'a> {
     pub path: &'a str,
 }
 
+/// The longest path that is judged, in bytes.
+const MAX_PATH: usize = 8 * 1024;
+
+impl Route<'_> {
+    /// Checks that the method is one, in capital letters.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn check_method(&self) -> Result<(), Invalid> {
+        let is_method = (1..=32).contains(&self.method.len())
+            && self.method.bytes().all(|b| b.is_ascii_uppercase());
+        is_method
+            .then_some(())
+            .ok_or_else(|| Invalid::new("must be an HTTP method in capital letters"))
+    }
+
+    /// Checks that the path is one, without a query.
+    ///
+    /// # Errors
+    ///
+    /// It is not, or is longer than 8 KiB.
+    pub fn check_path(&self) -> Result<(), Invalid> {
+        let path = self.path;
+        let has = |is_bad: fn(u8) -> bool| path.bytes().fold(false, |has, b| has | is_bad(b));
+        let is_path = path.starts_with('/')
+            && path.len() <= MAX_PATH
+            && !has(|b| b == b'?' || b == b'#' || b.is_ascii_control())
+            // Beyond ASCII there are a few more, which take longer to look for.
+            && (path.is_ascii() || !path.contains(char::is_control));
+        is_path
+            .then_some(())
+            .ok_or_else(|| Invalid::new("must be a path that starts with / and has no query"))
+    }
+}
+
+/// Whether a text may be the id of a workspace in a question.
+#[must_use]
+pub fn may_be_workspace_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= 64 && !id.contains('\0')
+}
+
 /// Some kinds of credential; where none is named, every one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kinds(u8);

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 
 use super::{gate, received::Received, reply::Reply, wire};
 use crate::{
+    bearer::only_bearer,
     rights,
     verifier::{Entry, Look, Outcome, Verifier},
 };
@@ -32,7 +33,7 @@ pub(super) fn is_usual(request: &Request<Received>) -> bool {
 /// Whether the caller is known from what is kept, and may ask.
 pub(super) fn knows_caller(verifier: &Verifier, request: &Request<Received>, ip: IpAddr) -> bool {
     let look = verifier.look();
-    look.zip(gate::only_bearer(request.headers())).is_some_and(|(look, presented)| {
+    look.zip(only_bearer(request.headers())).is_some_and(|(look, presented)| {
         look.asker(presented, Some(ip)).is_some_and(Entry::may_verify)
     })
 }
@@ -45,7 +46,7 @@ pub(super) fn verify(
 ) -> Option<Response<Reply>> {
     let (headers, body) = (request.headers(), request.body().read());
     let request_id = gate::given_request_id(headers, &verifier.roots).ok()?;
-    let presented = gate::only_bearer(headers)?;
+    let presented = only_bearer(headers)?;
     let look = verifier.look()?;
     let asker = look.asker(presented, Some(ip)).filter(|asker| asker.may_verify())?;
 

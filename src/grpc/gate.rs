@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{at_once, received::Received, reply::Reply, status};
 use crate::{
+    bearer::{bearer, only_bearer},
     caller::Caller,
     clock::Clock,
     domain::{SaltedToken, Token},
@@ -245,12 +246,6 @@ fn presented(headers: &mut HeaderMap) -> Result<Zeroizing<String>, Status> {
     Ok(Zeroizing::new(token))
 }
 
-/// The token that is presented, if there is one and no other.
-pub(super) fn only_bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut presented = headers.get_all(AUTHORIZATION).iter();
-    presented.next().filter(|_| presented.next().is_none()).and_then(bearer)
-}
-
 /// Whether a caller's name for its call may be in the log. A longer word than the
 /// digits of an id may be of a token, salted ones among them.
 fn is_request_id(text: &str) -> bool {
@@ -319,13 +314,6 @@ fn is_salted(headers: &HeaderMap) -> bool {
     token.is_some_and(|token| token.parse::<SaltedToken>().is_ok())
 }
 
-/// The token in `Bearer TOKEN` or `OAuth2 TOKEN` (RFC 6750, SEEDS of Arvados).
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let known = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("oauth2");
-    known.then(|| token.trim())
-}
-
 /// The time that the caller gives the call: `grpc-timeout`, 1 to 8 digits and a unit.
 fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
@@ -360,16 +348,5 @@ mod tests {
         for text in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1é"] {
             assert_eq!(of(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn bearer_and_oauth2_carry_a_token() {
-        let of =
-            |text: &'static str| bearer(&HeaderValue::from_static(text)).map(ToOwned::to_owned);
-        assert_eq!(of("Bearer x"), Some("x".to_owned()));
-        assert_eq!(of("bearer  x "), Some("x".to_owned()));
-        assert_eq!(of("OAuth2 x"), Some("x".to_owned()));
-        assert_eq!(of("Basic x"), None);
-        assert_eq!(of("x"), None);
     }
 }

@@ -4,12 +4,9 @@ use smallvec::SmallVec;
 
 use super::reader::Reader;
 use crate::{
-    domain::{Kind, Requirement, Route},
+    domain::{Kind, Requirement, Route, may_be_workspace_id},
     proto::v1 as proto,
 };
-
-/// The longest path that is judged, in bytes.
-const MAX_PATH: usize = 8 * 1024;
 
 /// A `VerifyRequest` but for its `consistency`, borrowed.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,7 +95,7 @@ impl<'a> Question<'a> {
         if self.client_ip.is_some() && requirement.client_ip.is_none() {
             wrong(format_args!("client_ip"), format_args!("must be an IP address"));
         }
-        if self.workspace_id.is_some_and(|id| id.is_empty() || id.len() > 64 || id.contains('\0')) {
+        if self.workspace_id.is_some_and(|id| !may_be_workspace_id(id)) {
             wrong(format_args!("workspace_id"), format_args!("must be the id of a workspace"));
         }
         for (at, text) in self.required_scopes.iter().enumerate() {
@@ -130,23 +127,17 @@ impl<'a> Question<'a> {
                 return None;
             }
         };
-        let is_method =
-            (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
-        if !is_method {
-            let reason = format_args!("must be an HTTP method in capital letters");
-            wrong(format_args!("request_method"), reason);
+        let route = Route { method, path };
+        let checks =
+            [("request_method", route.check_method()), ("request_path", route.check_path())];
+        let mut is_right = true;
+        for (field, check) in checks {
+            if let Err(error) = check {
+                is_right = false;
+                wrong(format_args!("{field}"), format_args!("{error}"));
+            }
         }
-        let has = |is_bad: fn(u8) -> bool| path.bytes().fold(false, |has, b| has | is_bad(b));
-        let is_path = path.starts_with('/')
-            && path.len() <= MAX_PATH
-            && !has(|b| b == b'?' || b == b'#' || b.is_ascii_control())
-            // Beyond ASCII there are a few more, which take longer to look for.
-            && (path.is_ascii() || !path.contains(char::is_control));
-        if !is_path {
-            let reason = format_args!("must be a path that starts with / and has no query");
-            wrong(format_args!("request_path"), reason);
-        }
-        (is_method && is_path).then_some(Route { method, path })
+        is_right.then_some(route)
     }
 }
 
