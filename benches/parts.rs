@@ -44,7 +44,7 @@ use std::{
 use prost::Message as _;
 use rustix::time::{ClockId, clock_gettime};
 use token_authority::{
-    caller,
+    caller, client,
     config::{self, Command},
     domain::{
         self, ClusterId, Found, Kind, Pepper, Requirement, Revision, Timestamp, Token, TokenRef,
@@ -131,6 +131,7 @@ fn main() {
     verdicts(&bench);
     messages(&bench);
     whole(&bench, &runtime);
+    client(&bench);
     secrets(&bench, &runtime);
 }
 
@@ -299,6 +300,50 @@ fn whole(bench: &Bench, runtime: &Runtime) {
         let outcome = look.outcome(question.token, &requirement)?;
         look.count(&outcome);
         Some(())
+    });
+}
+
+/// An answer that the client keeps.
+fn client(bench: &Bench) {
+    // What is watched goes on meanwhile.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = [
+        "token-authority".to_owned(),
+        "serve".to_owned(),
+        "--grpc-listen=127.0.0.1:0".to_owned(),
+        format!("--data-dir={}", directory.path().display()),
+    ];
+    let Command::Serve(settings) = config::read(arguments.map(Into::into)).unwrap().command else {
+        unreachable!("the first argument is serve");
+    };
+    let clock = Arc::new(token_authority::clock::SystemClock::new());
+    let (client, admin) = runtime.block_on(async {
+        let server = Server::bind(*settings, clock).await.unwrap();
+        let address = server.address();
+        let admin = std::fs::read_to_string(directory.path().join("admin.token")).unwrap();
+        let admin = admin.trim().to_owned();
+        tokio::spawn(server.serve(std::future::pending()));
+        let own = client::OwnToken::text(admin.clone());
+        // As long as each is measured, it is fresh.
+        let options = client::Options::new([format!("http://{address}")], own)
+            .max_staleness(Duration::from_secs(3_600));
+        let client = client::Client::connect(options).unwrap();
+        while client.kept(client::Question::new(&admin)).unwrap().is_none() {
+            let _ = client.verify(client::Question::new(&admin)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (client, admin)
+    });
+    let question = client::Question::new(&admin);
+    bench.measure("client: kept", || client.kept(black_box(question)).unwrap().is_some());
+    let question = client::Question {
+        required_scopes: &["read:notes", "write:notes"],
+        ..client::Question::new(&admin)
+    };
+    bench.measure("client: kept, 2 scopes required", || {
+        client.kept(black_box(question)).unwrap().is_some()
     });
 }
 

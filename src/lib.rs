@@ -13,6 +13,8 @@ mod bearer;
 pub mod bootstrap;
 #[cfg(feature = "server")]
 pub mod caller;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;

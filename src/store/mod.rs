@@ -29,8 +29,8 @@ pub use types::{
     Cursor, Expects, Identity, Inserted, Kept, KeptPepper, KeptSeal, KeptUse, LastUse, Lookup,
     Lookups, Managed, MembershipChanges, MembershipFilter, MembershipPut, NewContainer,
     NewCredential, NewSecret, NewUser, News, OnlyMemberships, Promotion, Reach, Repeat, Revoked,
-    Rotation, Target, TokensOf, Unloaded, Updated, Use, UserChanges, UserFilter,
-    UserUpsert, Viewer, Wanted, Workspaces,
+    Rotation, Target, TokensOf, Unloaded, Updated, Use, UserChanges, UserFilter, UserUpsert,
+    Viewer, Wanted, Workspaces,
 };
 
 /// How long a request id makes its request repeatable.

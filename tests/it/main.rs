@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod authorizations;
+mod client;
 mod connections;
 mod consistency;
 mod corpus;

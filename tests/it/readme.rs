@@ -54,6 +54,16 @@ fn check(step: &Step, output: &str) {
     }
 }
 
+#[test]
+fn service_of_the_readme_is_the_example() {
+    let blocks = blocks(section("In a service written in Rust"));
+    let (_, shown) = blocks.iter().find(|(kind, _)| kind == "rust").unwrap();
+    let example = include_str!("../../examples/protected.rs");
+    let lines =
+        |text: &str| text.lines().map(|line| format!("\n{}", line.trim())).collect::<String>();
+    assert!(lines(example).contains(&lines(shown)), "{shown}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn production_commands_of_the_readme_serve_with_tls() {
     let place = Place::new(Engine::Postgres).await;

@@ -1,0 +1,187 @@
+//! The authority, at one or several addresses.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::{
+    Code, Request, Status, Streaming,
+    codegen::tokio_stream::wrappers::ReceiverStream,
+    transport::{Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::{Error, Options, options::Presented};
+use crate::{
+    clock::{Clock, Uptime},
+    proto::v1::{
+        ReportUseRequest, VerifyRequest, VerifyResponse, WatchRequest, WatchResponse,
+        verification_client::VerificationClient,
+    },
+    random,
+};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long an address is passed over that failed, if there are others.
+const PASSED_OVER: Duration = Duration::from_secs(1);
+
+/// How long is waited before the same address is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// When a connection that is silent is asked for a sign of life, and how long it has.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The authority's addresses, taken in turn.
+pub(super) struct Remote {
+    places: Box<[Place]>,
+    next: AtomicUsize,
+    pub(super) own: Presented,
+    timeout: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+/// One of the addresses.
+pub(super) struct Place {
+    channel: Channel,
+    failed_at: AtomicU64,
+}
+
+impl Remote {
+    pub(super) fn new(options: &Options) -> Result<Self, Error> {
+        let place = |address: &String| {
+            let wrong = |error: tonic::transport::Error| {
+                Error::Options(format!("{address} is no endpoint: {error}"))
+            };
+            let mut endpoint = Endpoint::from_shared(address.clone()).map_err(wrong)?;
+            if endpoint.uri().scheme_str() == Some("https") {
+                let tls = options.tls.clone();
+                let tls = tls.unwrap_or_else(|| ClientTlsConfig::new().with_enabled_roots());
+                endpoint = endpoint.tls_config(tls).map_err(wrong)?;
+            }
+            let channel = endpoint
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .connect_lazy();
+            Ok(Place { channel, failed_at: AtomicU64::new(0) })
+        };
+        Ok(Self {
+            places: options.endpoints.iter().map(place).collect::<Result<_, Error>>()?,
+            next: AtomicUsize::new(usize::from_ne_bytes(random::bytes())),
+            own: Presented::read(options.own_token.clone())?,
+            timeout: options.timeout,
+            clock: Arc::clone(&options.clock),
+        })
+    }
+
+    /// The next address in turn that did not fail a moment ago, or simply the next.
+    fn place(&self) -> &Place {
+        let now = self.clock.uptime();
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut turn = (0..self.places.len())
+            .map(|at| &self.places[next.wrapping_add(at) % self.places.len()]);
+        turn.clone().find(|place| place.is_well(now)).or_else(|| turn.next()).expect("there is one")
+    }
+
+    /// Asks, and once more at each address if it is gone before it has answered. It takes
+    /// no longer than a call may.
+    pub(super) async fn verify(&self, request: VerifyRequest) -> Result<VerifyResponse, Status> {
+        let tries = self.places.len() + 1;
+        let all = async {
+            let mut tried = 1;
+            loop {
+                let place = self.place();
+                let status = match self.verify_at(place, request.clone()).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(status) => status,
+                };
+                if !is_gone(&status) || tried == tries {
+                    return Err(status);
+                }
+                place.fail(self.clock.uptime());
+                tried += 1;
+                if self.places.iter().all(|place| !place.is_well(self.clock.uptime())) {
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        };
+        match tokio::time::timeout(self.timeout, all).await {
+            Ok(answered) => answered,
+            Err(_) => Err(too_late()),
+        }
+    }
+
+    async fn verify_at(
+        &self,
+        place: &Place,
+        request: VerifyRequest,
+    ) -> Result<VerifyResponse, Status> {
+        // Where there are others, one that does not answer gets only a part of the time.
+        let patience = if self.places.len() > 1 { self.timeout / 2 } else { self.timeout };
+        let mut request = self.request(request);
+        request.set_timeout(patience);
+        let mut client = VerificationClient::new(place.channel.clone());
+        match tokio::time::timeout(patience, client.verify(request)).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::unavailable("it did not answer in time")),
+        }
+    }
+
+    /// Reports uses.
+    pub(super) async fn report_use(&self, request: ReportUseRequest) -> Result<(), Status> {
+        let mut client = VerificationClient::new(self.place().channel.clone());
+        match tokio::time::timeout(self.timeout, client.report_use(self.request(request))).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(too_late()),
+        }
+    }
+
+    /// Watches changes, at the next address.
+    pub(super) async fn watch(
+        &self,
+        requests: ReceiverStream<WatchRequest>,
+    ) -> Result<Streaming<WatchResponse>, Status> {
+        let place = self.place();
+        let mut client = VerificationClient::new(place.channel.clone());
+        let opened =
+            match tokio::time::timeout(self.timeout, client.watch(self.request(requests))).await {
+                Ok(answer) => answer.map(tonic::Response::into_inner),
+                Err(_) => Err(too_late()),
+            };
+        if opened.as_ref().is_err_and(is_gone) {
+            place.fail(self.clock.uptime());
+        }
+        opened
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.own.value());
+        request
+    }
+}
+
+impl Place {
+    fn is_well(&self, now: Uptime) -> bool {
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        failed_at == 0 || now.since(Uptime::from_nanos(failed_at)) >= PASSED_OVER
+    }
+
+    fn fail(&self, now: Uptime) {
+        self.failed_at.store(now.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+fn too_late() -> Status {
+    Status::deadline_exceeded("it did not answer in time")
+}
+
+/// Whether the call was not answered, or by somebody who can't answer now: another may.
+fn is_gone(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}

@@ -1,0 +1,208 @@
+//! Watches the authority's changes, as long as the client lives.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tonic::{Code, Status, codegen::tokio_stream::wrappers::ReceiverStream};
+
+use super::{Inner, answer::to_timestamp, news::News};
+use crate::{
+    clock::{Clock, Uptime},
+    domain::Touched,
+    proto::v1::{
+        WatchChange, WatchPing, WatchPong, WatchRequest, WatchResponse, WatchStart,
+        watch_request::Command, watch_response::Event,
+    },
+    random,
+};
+
+/// How long is waited after a stream ended, at first and at most; where the own token is
+/// refused, longer.
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(5);
+const REFUSED: Duration = Duration::from_secs(15);
+
+/// How many pings may be unanswered; beyond that no more are sent.
+const PINGS: usize = 64;
+
+/// The longest time without a pong before another connection is tried, where staleness
+/// is not longer.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Why a stream ended.
+enum Ended {
+    /// It was open, and is to be resumed.
+    Broken(Option<Status>),
+    /// Everything is to be started over, which was noted.
+    Resync,
+}
+
+/// Watches until aborted.
+pub(super) async fn watch(inner: Arc<Inner>) {
+    let news = &inner.keeping.news;
+    let mut pause = FIRST;
+    loop {
+        let mut was_confirmed = false;
+        let ended = once(&inner, &mut was_confirmed).await;
+        news.set_watching(false);
+        if was_confirmed {
+            pause = FIRST;
+        }
+        let is_refused = match &ended {
+            Ended::Resync => {
+                tracing::warn!("everything kept is dropped, as the authority asks");
+                inner.keeping.forget();
+                false
+            }
+            Ended::Broken(None) => false,
+            Ended::Broken(Some(status)) => {
+                tracing::info!(code = ?status.code(), "changes are not received");
+                matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            }
+        };
+        let [byte] = random::bytes();
+        // Half of it to all of it.
+        sleep(pause.mul_f64(0.5 + f64::from(byte) / 512.0)).await;
+        pause = (pause * 2).min(if is_refused { REFUSED } else { LONGEST });
+        inner.is_another_caller();
+    }
+}
+
+/// One stream, from its start to its end.
+async fn once(inner: &Inner, was_confirmed: &mut bool) -> Ended {
+    let news = &inner.keeping.news;
+    // Before the own token is taken to be presented.
+    let caller = news.caller();
+    let (sender, receiver) = mpsc::channel(4);
+    let since_revision = news.position().revision.clone();
+    send(&sender, Command::Start(WatchStart { since_revision }));
+    let mut stream = match inner.remote.watch(ReceiverStream::new(receiver)).await {
+        Ok(stream) => stream,
+        Err(status) => return Ended::Broken(Some(status)),
+    };
+    news.set_watching(true);
+    let mut pings = Pings::default();
+    let mut tick = interval(inner.max_staleness / 4);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let silence = SILENCE.max(inner.max_staleness * 2);
+    let mut heard_at = tokio::time::Instant::now();
+    while caller == news.caller() {
+        tokio::select! {
+            received = stream.message() => match received {
+                Ok(Some(WatchResponse { event: Some(event) })) => {
+                    if matches!(event, Event::Pong(_)) {
+                        heard_at = tokio::time::Instant::now();
+                    }
+                    if caller != news.caller() {
+                        break;
+                    }
+                    match apply(news, &mut pings, event, &*inner.clock, caller) {
+                        Applied::Confirmed => *was_confirmed = true,
+                        Applied::Noted => {}
+                        Applied::StartedOver => return Ended::Resync,
+                    }
+                }
+                Ok(Some(WatchResponse { event: None })) => {
+                    news.start_over(None);
+                    return Ended::Resync;
+                }
+                Ok(None) => return Ended::Broken(None),
+                Err(status) => return Ended::Broken(Some(status)),
+            },
+            _ = tick.tick() => {
+                if heard_at.elapsed() > silence {
+                    return Ended::Broken(Some(Status::unavailable("no pong came")));
+                }
+                // The instant before it is sent.
+                if let Some(ping) = pings.next(inner.clock.uptime()) {
+                    send(&sender, Command::Ping(ping));
+                }
+            }
+        }
+    }
+    Ended::Broken(None)
+}
+
+fn send(sender: &mpsc::Sender<WatchRequest>, command: Command) {
+    // Where there is no room, the next ping will do.
+    let _ = sender.try_send(WatchRequest { command: Some(command) });
+}
+
+/// The pings that are not answered yet, and the instant before each was sent.
+#[derive(Default)]
+struct Pings {
+    sent: VecDeque<(u64, Uptime)>,
+    last: u64,
+}
+
+impl Pings {
+    /// One more, unless too many are unanswered.
+    fn next(&mut self, now: Uptime) -> Option<WatchPing> {
+        (self.sent.len() < PINGS).then(|| {
+            self.last += 1;
+            self.sent.push_back((self.last, now));
+            WatchPing { nonce: self.last }
+        })
+    }
+
+    /// When the ping was sent that this answers. Those before it are no longer waited for.
+    fn answered(&mut self, nonce: u64) -> Option<Uptime> {
+        let at = self.sent.iter().position(|(sent, _)| *sent == nonce)?;
+        self.sent.drain(..=at).next_back().map(|(_, sent_at)| sent_at)
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Applied {
+    Confirmed,
+    Noted,
+    StartedOver,
+}
+
+fn apply(news: &News, pings: &mut Pings, event: Event, clock: &dyn Clock, caller: u64) -> Applied {
+    match event {
+        Event::Change(change) => {
+            let (touched, revision) = touched(change);
+            news.change(&touched, revision);
+            Applied::Noted
+        }
+        Event::Progress(progress) => {
+            news.progress(&progress.revision);
+            Applied::Noted
+        }
+        Event::Pong(WatchPong { nonce, revision, age, now }) => {
+            news.progress(&revision);
+            let Some(sent_at) = pings.answered(nonce) else { return Applied::Noted };
+            if let Some(now) = now.and_then(|now| to_timestamp(now).ok()) {
+                news.tell_time(now, sent_at, clock.uptime());
+            }
+            let Ok(age) = Duration::try_from(age.unwrap_or_default()) else {
+                return Applied::Noted;
+            };
+            news.confirm(Uptime(sent_at.0.saturating_sub(age)), caller);
+            Applied::Confirmed
+        }
+        Event::Resync(resync) => {
+            news.start_over(Some(resync.revision));
+            Applied::StartedOver
+        }
+    }
+}
+
+/// What a change touches: everything, if it does not say what in words that are known.
+fn touched(change: WatchChange) -> (Vec<Touched>, String) {
+    let WatchChange { revision, token_ids, user_ids, workspace_ids, organization_ids, everything } =
+        change;
+    let mut touched: Vec<Touched> = token_ids.into_iter().map(Touched::Credential).collect();
+    touched.extend(user_ids.into_iter().map(Touched::User));
+    touched.extend(workspace_ids.into_iter().map(Touched::Workspace));
+    touched.extend(organization_ids.into_iter().map(Touched::Organization));
+    if everything || touched.is_empty() {
+        touched = vec![Touched::Everything];
+    }
+    (touched, revision)
+}
