@@ -12,6 +12,7 @@
 mod support;
 
 mod constant;
+mod keeper;
 mod load;
 mod machine;
 mod pgbench;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     match arguments.peek().map(String::as_str) {
         Some("reference") => return reference::serve(arguments.skip(1)),
         Some("constant") => return constant::serve(arguments.skip(1)),
+        Some("keeper") => return keeper::serve(arguments.skip(1)),
         Some("pinned") => return machine::become_pinned(arguments.skip(1)),
         Some(_) | None => {}
     }

@@ -100,6 +100,19 @@ impl Contender {
         Self::start(name, arguments, certificate, apart).await
     }
 
+    /// This program, as a service that keeps what these servers answer to its token.
+    pub(crate) async fn keeper(servers: &[Self], own_token: &str) -> Self {
+        let addresses = servers.iter().map(|server| format!("http://{}", server.address()).into());
+        let arguments = [program(), "keeper".into(), own_token.into()];
+        let arguments = arguments.into_iter().chain(addresses).collect();
+        Self::start("keeper", arguments, None, None).await
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) async fn signal(&self, name: &str) {
+        self.process.signal(name).await;
+    }
+
     async fn start(
         name: &'static str,
         arguments: Vec<OsString>,

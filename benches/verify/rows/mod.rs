@@ -1,6 +1,7 @@
 //! What is measured, in groups that share what they need.
 
 pub(crate) mod changes;
+pub(crate) mod everywhere;
 pub(crate) mod shape;
 pub(crate) mod soak;
 pub(crate) mod start;
@@ -24,6 +25,7 @@ pub(crate) enum Group {
     Stored,
     Cold,
     Revoke,
+    Everywhere,
     Sustained,
     Create,
     Start,
@@ -33,7 +35,7 @@ pub(crate) enum Group {
 
 impl Group {
     /// In the order in which they are measured.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Start,
         Self::Warm,
         Self::Latency,
@@ -45,6 +47,7 @@ impl Group {
         Self::Memory,
         Self::Cold,
         Self::Revoke,
+        Self::Everywhere,
         Self::Sustained,
         Self::Create,
         Self::Stored,
@@ -68,6 +71,7 @@ impl Group {
             Self::Stored => "stored",
             Self::Cold => "cold",
             Self::Revoke => "revoke",
+            Self::Everywhere => "everywhere",
             Self::Sustained => "sustained",
             Self::Create => "create",
             Self::Start => "start",
@@ -89,6 +93,7 @@ impl Group {
             | Self::Miss
             | Self::Memory
             | Self::Revoke
+            | Self::Everywhere
             | Self::Sustained
             | Self::Create
             | Self::Start => false,
@@ -115,6 +120,7 @@ impl Group {
             Self::Stored => store::stored(world, report).await,
             Self::Cold => store::cold(world, report).await,
             Self::Revoke => changes::revoke(world, report).await,
+            Self::Everywhere => everywhere::everywhere(world, report).await,
             Self::Sustained => changes::sustained(world, report).await,
             Self::Create => changes::create(world, report).await,
             Self::Start => start::start(world, report).await,
