@@ -195,8 +195,8 @@ fn apply(news: &News, pings: &mut Pings, event: Event, clock: &dyn Clock, caller
 
 /// What a change touches: everything, if it does not say what in words that are known.
 fn touched(change: WatchChange) -> (Vec<Touched>, String) {
-    let WatchChange { revision, token_ids, user_ids, workspace_ids, organization_ids, everything } =
-        change;
+    let WatchChange { revision, token_ids, user_ids, workspace_ids, organization_ids, .. } = change;
+    let everything = change.everything;
     let mut touched: Vec<Touched> = token_ids.into_iter().map(Touched::Credential).collect();
     touched.extend(user_ids.into_iter().map(Touched::User));
     touched.extend(workspace_ids.into_iter().map(Touched::Workspace));

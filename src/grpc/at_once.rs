@@ -103,7 +103,10 @@ fn outcome<'l>(look: &'l Look<'_>, asker: &Entry, question: &[u8]) -> Option<Out
     let question = wire::Question::decode(question)?;
     let mut requirement = question.requirement()?;
     asker.ask(&mut requirement);
-    look.outcome(question.token, &requirement)
+    let outcome = look.outcome(question.token, &requirement)?;
+    // That it is to be asked again is said the long way.
+    let asks_again = matches!(&outcome, Outcome::Active(entry) if entry.asks_again());
+    (!asks_again).then_some(outcome)
 }
 
 /// How long an answer is, as a rule, so that it is moved nowhere.

@@ -283,6 +283,7 @@ pub(super) fn message(decision: Decision) -> proto::VerifyResponse {
                 revision,
                 max_age,
                 stale,
+                ask_again: entry.asks_again(),
                 ..wire::active_message(entry.answer())
             }
         }

@@ -93,23 +93,19 @@ impl Watch {
         let mut watcher = self.verifier.watch(since, &self.asker);
         if since.is_none() {
             let revision = watcher.revision().to_string();
-            self.tell(&watcher, Event::Progress(WatchProgress { revision })).await?;
+            let progress = WatchProgress { revision, ..WatchProgress::default() };
+            self.tell(&watcher, Event::Progress(progress)).await?;
         }
         let mut ping = None;
         loop {
             if self.may_go_on().await? {
                 match watcher.next().await {
-                    Ok(Told::Changed(revision, touched)) => {
-                        self.tell(&watcher, changed(revision, touched)).await?;
+                    Ok(Told::Changed(revisions, touched)) => {
+                        self.tell(&watcher, changed(&revisions, touched)).await?;
+                        self.answer(&watcher, &mut ping).await?;
                         continue;
                     }
-                    Ok(Told::Nothing(revision, Some(confirmed_at))) => {
-                        if let Some(ping) = ping.take() {
-                            let pong = self.pong(&ping, revision, confirmed_at);
-                            self.tell(&watcher, pong).await?;
-                        }
-                    }
-                    Ok(Told::Nothing(_, None)) => {}
+                    Ok(Told::Nothing) => self.answer(&watcher, &mut ping).await?,
                     Ok(Told::StartOver(revision)) => {
                         let revision = revision.to_string();
                         return self.tell(&watcher, Event::Resync(WatchResync { revision })).await;
@@ -193,14 +189,17 @@ impl Watch {
         }
     }
 
-    fn pong(&self, ping: &Ping, revision: Revision, confirmed_at: Uptime) -> Event {
-        let age = ping.came_at.since(confirmed_at);
-        Event::Pong(WatchPong {
+    /// Answers a ping, if the watcher can be sure of what it was told.
+    async fn answer(&mut self, watcher: &Watcher, asked: &mut Option<Ping>) -> Result<(), Status> {
+        let Some(sure_at) = watcher.sure_at() else { return Ok(()) };
+        let Some(ping) = asked.take() else { return Ok(()) };
+        let pong = WatchPong {
             nonce: ping.nonce,
-            revision: revision.to_string(),
-            age: prost_types::Duration::try_from(age).ok(),
+            revision: watcher.revision().to_string(),
+            age: prost_types::Duration::try_from(ping.came_at.since(sure_at)).ok(),
             now: Some(to_timestamp(self.verifier.now().0)),
-        })
+        };
+        self.tell(watcher, Event::Pong(pong)).await
     }
 }
 
@@ -222,12 +221,13 @@ fn nonce(message: WatchRequest) -> Result<u64, Status> {
 }
 
 /// What is told of changes, by kinds of things.
-fn changed(revision: Revision, touched: BTreeSet<Touched>) -> Event {
-    let revision = revision.to_string();
+fn changed(revisions: &[Revision], touched: BTreeSet<Touched>) -> Event {
+    let mut earlier_revisions: Vec<String> = revisions.iter().map(Revision::to_string).collect();
+    let revision = earlier_revisions.pop().unwrap_or_default();
     if touched.is_empty() {
-        return Event::Progress(WatchProgress { revision });
+        return Event::Progress(WatchProgress { revision, earlier_revisions });
     }
-    let mut change = WatchChange { revision, ..WatchChange::default() };
+    let mut change = WatchChange { revision, earlier_revisions, ..WatchChange::default() };
     for touched in touched {
         match touched {
             Touched::Credential(id) => change.token_ids.push(id),

@@ -210,6 +210,12 @@ impl Entry {
         history.holds(read, depends) && until.is_none_or(|until| now < until)
     }
 
+    /// Whether the store is to be asked again soon, so nobody is to keep it for long.
+    #[must_use]
+    pub fn asks_again(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.until.is_some())
+    }
+
     pub(super) fn read(&self) -> (ReadAt, Depends) {
         (ReadAt { revision: self.revision, era: self.era }, self.depends)
     }

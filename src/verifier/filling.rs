@@ -116,7 +116,11 @@ impl Verifier {
             return Filled { found: None, head: read.head, asked_at };
         };
         let depends = self.history.on_credential(found);
-        let until = (lasts == Lasts::Briefly).then(|| Uptime(asked_at.0 + BRIEFLY));
+        let until = match lasts {
+            Lasts::Long => None,
+            Lasts::Briefly => Some(Uptime(asked_at.0 + BRIEFLY)),
+            Lasts::Never => Some(asked_at),
+        };
         let entry = Entry::of(found, (self.encode)(found), at, depends, until);
         let members =
             Members { of_required: found.member_of_required, of_askers: found.member_of_askers };

@@ -20,8 +20,10 @@ use crate::{
     store::{Change, Touched},
 };
 
-/// How many revisions are remembered, by which others are told from foreign ones.
+/// How many revisions are remembered, by which others are told from foreign ones; and how
+/// many things these may touch together.
 const RECENT: usize = 4_096;
+const THINGS: usize = 16 * RECENT;
 
 /// How many changes of this process are remembered until they are applied; beyond that
 /// it is remembered that they touched everything.
@@ -62,6 +64,8 @@ pub(super) struct Met {
     /// The last changes that were applied, one after the other, the first of all as
     /// one that touches nothing.
     pub(super) applied: VecDeque<Arc<Change>>,
+    /// How many things these touch.
+    things: usize,
     /// The marks of those that were read of and are not applied yet.
     pub(super) read: BTreeMap<i64, i64>,
     /// What changes of this process touch that are not applied yet.
@@ -97,7 +101,12 @@ impl History {
             applied: ArcSwap::from_pointee(Applied::new(head)),
             reached: AtomicI64::new(head.number),
             confirmed_at: AtomicU64::new(asked_at.as_nanos()),
-            met: Mutex::new(Met { applied: from(head), read: BTreeMap::new(), own: Vec::new() }),
+            met: Mutex::new(Met {
+                applied: from(head),
+                things: 0,
+                read: BTreeMap::new(),
+                own: Vec::new(),
+            }),
         }
     }
 
@@ -216,10 +225,7 @@ impl History {
         let mut last = None;
         for change in changes {
             let revision = change.revision;
-            if met.applied.len() == RECENT {
-                met.applied.pop_front();
-            }
-            met.applied.push_back(Arc::new(change));
+            met.remember(change);
             is_other |= met.read.remove(&revision.number).is_some_and(|mark| mark != revision.mark);
             last = Some(revision);
         }
@@ -276,7 +282,7 @@ impl History {
             self.raise(touched, *number);
         }
         met.read.clear();
-        met.applied = from(head);
+        (met.applied, met.things) = (from(head), 0);
         self.reach(head);
     }
 
@@ -295,7 +301,7 @@ impl History {
         self.met().knows(revision)
     }
 
-    /// The changes that were applied after this one, at most so many of them.
+    /// The changes that were applied after this one; no more once they touch so many things.
     pub(super) fn after(&self, revision: Revision, limit: usize) -> Result<Vec<Arc<Change>>, Lost> {
         let met = self.met();
         let first = met.applied.front().map_or(i64::MAX, |first| first.revision.number);
@@ -306,7 +312,13 @@ impl History {
             None => return Err(Lost::Ahead),
         }
         let at = usize::try_from(revision.number - first).unwrap_or(usize::MAX);
-        Ok(met.applied.iter().skip(at.saturating_add(1)).take(limit).cloned().collect())
+        let mut things = 0;
+        let all = met.applied.iter().skip(at.saturating_add(1)).take_while(|change| {
+            let has_room = things < limit;
+            things += change.touched.len();
+            has_room
+        });
+        Ok(all.cloned().collect())
     }
 
     /// Whoever holds this keeps out those who change it, and those who rewrite it.
@@ -321,6 +333,15 @@ fn from(head: Revision) -> VecDeque<Arc<Change>> {
 }
 
 impl Met {
+    fn remember(&mut self, change: Change) {
+        self.things += change.touched.len();
+        self.applied.push_back(Arc::new(change));
+        while self.applied.len() > RECENT || (self.things > THINGS && self.applied.len() > 1) {
+            let forgotten = self.applied.pop_front();
+            self.things -= forgotten.map_or(0, |change| change.touched.len());
+        }
+    }
+
     /// The last revision that is applied.
     fn last(&self) -> i64 {
         self.applied.back().map_or(i64::MIN, |last| last.revision.number)

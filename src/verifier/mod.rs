@@ -392,6 +392,9 @@ impl Verifier {
 
     /// How long an answer of this instant may be reused.
     fn max_age(&self, entry: &Entry, now: Timestamp) -> Duration {
+        if entry.asks_again() {
+            return Duration::ZERO;
+        }
         let left = entry.expires_at().map(|end| end.since(now));
         left.map_or(self.policy.max_age, |left| left.min(self.policy.max_age))
     }

@@ -380,7 +380,7 @@ impl World {
         let verifier = self
             .verifier
             .map(|(begun, read)| (begun, read.map(|(read, good)| (read.revision, read.era, good))));
-        let Met { applied, read, own } = &*self.history.met();
+        let Met { applied, read, own, .. } = &*self.history.met();
         let marks: Vec<i64> = applied.iter().map(|change| change.revision.mark).collect();
         let own: Vec<i64> = own.iter().map(|(number, _)| *number).collect();
         let mut taken = self.taken.clone();

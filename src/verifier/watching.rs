@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::{
     Asker, Verifier,
@@ -25,8 +25,10 @@ const AT_ONCE: usize = 1_000;
 /// How far behind who resumes may be; beyond that it is cheaper to start over.
 const MAX_BEHIND: i64 = 65_536;
 
-/// How many read from the store what they missed, so that the follower never waits long.
+/// How many read from the store what they missed, so that the follower never waits long;
+/// and how many have it asked what they may know of, so that others are not kept waiting.
 static RESUMING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
+static SEEING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(2));
 
 /// Somebody who is told what changed.
 pub struct Watcher {
@@ -36,21 +38,32 @@ pub struct Watcher {
     news: watch::Receiver<Attempt>,
     /// Up to where it was told.
     told: Revision,
-    /// The state of the store by which it was last decided what it may know of.
-    seen_at: i64,
+    /// When it was sure that it was told of everything.
+    sure_at: Option<Uptime>,
+    /// When it will be sure.
+    unsure: Option<Unsure>,
     /// It was told less than is remembered here when it came.
     resumes: bool,
+}
+
+/// When a watcher will be sure that it was told of everything there was at one instant.
+#[derive(Debug, Clone, Copy)]
+struct Unsure {
+    at: Uptime,
+    /// What was applied then.
+    applied: i64,
+    /// When it was told so much: also of the latest state by which it was decided what it
+    /// may know of those.
+    needed: i64,
 }
 
 /// What a watcher is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// These things were changed since it was told last, and up to this revision
-    /// nothing else that it may know of.
-    Changed(Revision, BTreeSet<Touched>),
-    /// It was told of everything up to this revision, and at this instant that was all
-    /// there was; `None`: that can't be said now.
-    Nothing(Revision, Option<Uptime>),
+    /// These things were changed with these revisions, and nothing else that it may know of.
+    Changed(Vec<Revision>, BTreeSet<Touched>),
+    /// It was told of everything that is applied.
+    Nothing,
     /// What it knows of is not what led to this revision, or too long ago.
     StartOver(Revision),
     /// It takes up less than happens.
@@ -67,7 +80,8 @@ impl Verifier {
             workspace_id: asker.entry().workspace_id().map(str::to_owned),
             news: self.follower.news(),
             told: since.unwrap_or(applied),
-            seen_at: 0,
+            sure_at: None,
+            unsure: None,
             resumes: since.is_some(),
         }
     }
@@ -92,8 +106,12 @@ impl Watcher {
     ///
     /// What it missed, or may know of, could not be read; nothing was told.
     pub async fn next(&mut self) -> Result<Told, Error> {
-        // In this order: what was confirmed then is applied.
-        let confirmed_at = self.history().confirmed_at();
+        let unsure = *self.unsure.get_or_insert_with(|| {
+            // In this order: what was confirmed then is applied.
+            let at = self.verifier.history.confirmed_at();
+            let applied = self.verifier.history.applied().revision.number;
+            Unsure { at, applied, needed: applied }
+        });
         let changes = match self.history().after(self.told, AT_ONCE) {
             Ok(changes) => {
                 self.resumes = false;
@@ -107,17 +125,29 @@ impl Watcher {
             // It was told of nothing that was not applied here.
             Err(Lost::Ahead | Lost::Elsewhere) => return Ok(self.start_over()),
         };
-        let Some(last) = changes.last().map(|change| change.revision) else {
-            let age = self.verifier.policy.max_staleness;
-            let is_sure = !self.resumes
-                && self.told.number >= self.seen_at
-                && self.verifier.clock.uptime().since(confirmed_at) <= age;
-            return Ok(Told::Nothing(self.told, is_sure.then_some(confirmed_at)));
-        };
+        let revisions: Vec<Revision> = changes.iter().map(|change| change.revision).collect();
         let touched = changes.iter().flat_map(|change| change.touched.iter().cloned()).collect();
-        let touched = self.may_know(touched).await?;
-        self.told = last;
-        Ok(Told::Changed(last, touched))
+        let (touched, seen_at) = match revisions.last() {
+            Some(last) => self.may_know(touched, *last).await?,
+            None => (BTreeSet::new(), 0),
+        };
+        if self.told.number < unsure.applied {
+            // By a later state than what it is told up to: that is to be told first.
+            self.unsure = Some(Unsure { needed: unsure.needed.max(seen_at), ..unsure });
+        }
+        self.told = revisions.last().copied().unwrap_or(self.told);
+        // What it resumed from may be of another history until it was found in this one.
+        if !self.resumes && self.unsure.is_some_and(|unsure| unsure.needed <= self.told.number) {
+            self.sure_at = self.unsure.take().map(|unsure| unsure.at);
+        }
+        Ok(if revisions.is_empty() { Told::Nothing } else { Told::Changed(revisions, touched) })
+    }
+
+    /// When it was last sure that it was told of everything, if that is not too long ago.
+    #[must_use]
+    pub fn sure_at(&self) -> Option<Uptime> {
+        let (now, age) = (self.verifier.clock.uptime(), self.verifier.policy.max_staleness);
+        self.sure_at.filter(|sure_at| now.since(*sure_at) <= age)
     }
 
     /// Waits until there may be something to tell.
@@ -149,31 +179,33 @@ impl Watcher {
                 if head.number - self.told.number > MAX_BEHIND {
                     return Ok(None);
                 }
-                let _turn = RESUMING
-                    .acquire()
-                    .await
-                    .map_err(|closed| StoreError::Failed(Box::new(closed)))?;
+                let _turn = turn(&RESUMING).await?;
                 let news = self.verifier.reader.store.changes(self.told).await?;
                 Ok(news.changes.map(|changes| changes.into_iter().map(Arc::new).collect()))
             }
         }
     }
 
-    /// What of this it may know of.
+    /// What it may know of among what was touched up to `last`, and of which state of the
+    /// store that is.
     ///
-    /// That is as of a later state. What it might have known of before, and not any more, is
-    /// told of with the change that made it so, before it is told that this was all.
-    async fn may_know(&mut self, touched: BTreeSet<Touched>) -> Result<BTreeSet<Touched>, Error> {
-        let Some(bound) = self.workspace_id.clone() else {
-            return Ok(touched.into_iter().map(without_workspace).collect());
+    /// That may be later. What it might have known of before, and not any more, is told of
+    /// with the change that made it so, before it is told that this was all.
+    async fn may_know(
+        &self,
+        touched: BTreeSet<Touched>,
+        last: Revision,
+    ) -> Result<(BTreeSet<Touched>, i64), Error> {
+        let Some(bound) = &self.workspace_id else {
+            return Ok((touched.into_iter().map(without_workspace).collect(), 0));
         };
         let (mut known, mut asked) = (BTreeSet::new(), Vec::new());
         for touched in touched {
             match touched {
-                Touched::Member { ref workspace_id, .. } if *workspace_id == bound => {
+                Touched::Member { ref workspace_id, .. } if workspace_id == bound => {
                     known.insert(without_workspace(touched));
                 }
-                Touched::Workspace(id) if id == bound => {
+                Touched::Workspace(id) if id == *bound => {
                     known.insert(Touched::Workspace(id));
                 }
                 Touched::Member { .. } | Touched::Workspace(_) => {}
@@ -185,12 +217,18 @@ impl Watcher {
                 }
             }
         }
-        if !asked.is_empty() {
-            let (seen, head) = self.verifier.reader.store.seen_from(&bound, &asked).await?;
-            self.seen_at = head.number;
-            known.extend(seen);
+        if asked.is_empty() {
+            return Ok((known, 0));
         }
-        Ok(known)
+        let _turn = turn(&SEEING).await?;
+        let (seen, head) = self.verifier.reader.store.seen_from(bound, &asked).await?;
+        if head.number < last.number {
+            return Err(
+                StoreError::Unavailable("an older state was read than is told".into()).into()
+            );
+        }
+        known.extend(seen);
+        Ok((known, head.number))
     }
 
     fn start_over(&self) -> Told {
@@ -200,6 +238,10 @@ impl Watcher {
     fn history(&self) -> &History {
         &self.verifier.history
     }
+}
+
+async fn turn(among: &Semaphore) -> Result<SemaphorePermit<'_>, StoreError> {
+    among.acquire().await.map_err(|closed| StoreError::Failed(closed.into()))
 }
 
 /// A user, whatever became of it there.

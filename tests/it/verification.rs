@@ -151,6 +151,7 @@ async fn good_token_is_told_whole(engine: Engine) {
         revision: answer.revision.clone(),
         max_age: None,
         stale: false,
+        ask_again: false,
     };
     assert_eq!(answer, expected);
 

@@ -246,7 +246,8 @@ impl Verification for Says {
         self.starts.lock().unwrap().push(start.since_revision.clone());
         let (sender, receiver) = mpsc::channel(64);
         if start.since_revision.is_none() {
-            let progress = WatchProgress { revision: self.pongs.revision.lock().unwrap().clone() };
+            let revision = self.pongs.revision.lock().unwrap().clone();
+            let progress = WatchProgress { revision, ..Default::default() };
             let event = Some(Event::Progress(progress));
             sender.send(Ok(WatchResponse { event })).await.unwrap();
         }
