@@ -1,6 +1,6 @@
 //! What is asked and what is answered.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 
@@ -67,8 +67,13 @@ impl<'a> Question<'a> {
         Ok(requirement)
     }
 
-    /// The question without what is judged here: scopes, method and path.
-    pub(super) fn message(&self, min_revision: Option<String>) -> proto::VerifyRequest {
+    /// The question without what is judged here: scopes, method and path. Whatever the
+    /// authority's own setting, it may answer as old as this while its store is away.
+    pub(super) fn message(
+        &self,
+        min_revision: Option<String>,
+        max_stale: Duration,
+    ) -> proto::VerifyRequest {
         let kinds = [
             (Kind::PersonalAccessToken, proto::TokenKind::PersonalAccessToken),
             (Kind::ApiClientAuthorization, proto::TokenKind::ApiClientAuthorization),
@@ -87,9 +92,9 @@ impl<'a> Question<'a> {
             workspace_id: self.workspace_id.map(ToOwned::to_owned),
             client_ip: self.client_ip.map(|ip| ip.to_string()),
             kinds,
-            consistency: min_revision.map(|revision| proto::Consistency {
-                requirement: Some(proto::consistency::Requirement::MinRevision(revision)),
-                max_stale: None,
+            consistency: Some(proto::Consistency {
+                requirement: min_revision.map(proto::consistency::Requirement::MinRevision),
+                max_stale: prost_types::Duration::try_from(max_stale).ok(),
             }),
             ..Default::default()
         }

@@ -9,7 +9,10 @@ use tokio::{
 };
 use tonic::{Request, Status, service::Interceptor};
 
-use super::{Answer, Client, Identity, Question, layer::Refusal};
+use super::{
+    Answer, Client, Identity, Question,
+    layer::{Refusal, Stale},
+};
 use crate::bearer::only_bearer;
 
 impl Client {
@@ -45,7 +48,7 @@ impl Guard {
         self
     }
 
-    fn identity(&self, request: &Request<()>) -> Result<Arc<Identity>, Status> {
+    fn identity(&self, request: &Request<()>) -> Result<(Arc<Identity>, bool), Status> {
         let token = only_bearer(request.metadata().as_ref());
         let token = token.ok_or_else(|| Refusal::Missing.status())?;
         let scopes: SmallVec<[&str; 8]> = self.scopes.iter().map(Cow::as_ref).collect();
@@ -68,7 +71,7 @@ impl Guard {
             Err(error) => Err(error),
         };
         match answer {
-            Ok(Answer::Active { identity, .. }) => Ok(identity),
+            Ok(Answer::Active { identity, stale }) => Ok((identity, stale)),
             Ok(Answer::Refused { reason, .. }) => {
                 Err(Refusal::Refused(reason, Vec::new()).status())
             }
@@ -79,7 +82,10 @@ impl Guard {
 
 impl Interceptor for Guard {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let identity = self.identity(&request)?;
+        let (identity, stale) = self.identity(&request)?;
+        if stale {
+            request.extensions_mut().insert(Stale);
+        }
         request.metadata_mut().remove("authorization");
         request.extensions_mut().insert(identity);
         Ok(request)

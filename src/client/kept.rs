@@ -3,13 +3,17 @@
 use std::{
     hash::Hasher as _,
     net::IpAddr,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use super::{
     Answer, Identity, Question,
     news::{News, Rests},
+    received::Mark,
     uses::Use,
 };
 use crate::{
@@ -30,15 +34,28 @@ const SPREAD: u64 = 128;
 pub(super) struct Entry {
     identity: Arc<Identity>,
     rests: Rests,
+    /// The revision at which it was answered, and whether that was received.
+    answered_at: Mark,
+    is_settled: AtomicBool,
     until: Uptime,
     used: AtomicU32,
     last_use: Arc<Use>,
 }
 
 impl Entry {
-    /// Whether nothing was received that touches it.
+    /// Whether it is of the history that is received, and nothing was received that touches
+    /// it.
     pub(super) fn holds(&self, news: &News, now: Uptime) -> bool {
-        now < self.until && news.holds(self.rests)
+        // In this order: a revision is received after what was changed with it.
+        now < self.until && self.is_settled(news) && news.holds(self.rests)
+    }
+
+    fn is_settled(&self, news: &News) -> bool {
+        self.is_settled.load(Ordering::Acquire) || {
+            let is_settled = news.has_received(self.answered_at);
+            self.is_settled.store(is_settled, Ordering::Release);
+            is_settled
+        }
     }
 }
 
@@ -120,7 +137,7 @@ impl Keeping {
         &self,
         key: Key,
         identity: Arc<Identity>,
-        rests: Rests,
+        (rests, answered_at): (Rests, Mark),
         client_ip: Option<IpAddr>,
         asked_at: Uptime,
     ) -> bool {
@@ -133,7 +150,15 @@ impl Keeping {
             |entry| Arc::clone(&entry.last_use),
         );
         let until = Uptime(asked_at.0 + (AT_MOST - less));
-        let entry = Entry { identity, rests, until, used: AtomicU32::new(0), last_use };
+        let entry = Entry {
+            identity,
+            rests,
+            answered_at,
+            is_settled: AtomicBool::new(false),
+            until,
+            used: AtomicU32::new(0),
+            last_use,
+        };
         self.entries.keep(key, entry, second)
     }
 

@@ -25,7 +25,8 @@ impl Client {
     /// Lets only requests through that present a token which is good.
     ///
     /// The token is taken from `authorization: Bearer …` (or `OAuth2 …`), which is removed;
-    /// `Arc<Identity>` is put among the request's extensions. Others are answered here:
+    /// `Arc<Identity>` is put among the request's extensions, and [`Stale`] if it is an old
+    /// answer that [`stale_if_error`](super::Options::stale_if_error) allows. Others are answered here:
     /// gRPC's by UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE, others by 401 or 403
     /// with `WWW-Authenticate` (RFC 6750), or 503.
     #[must_use]
@@ -109,7 +110,7 @@ impl Protect {
     }
 
     /// Whose token the request presents.
-    async fn identity(&self, parts: &Parts) -> Result<Arc<Identity>, Refusal> {
+    async fn identity(&self, parts: &Parts) -> Result<(Arc<Identity>, bool), Refusal> {
         if !parts.headers.contains_key(AUTHORIZATION) {
             return Err(Refusal::Missing);
         }
@@ -127,7 +128,7 @@ impl Protect {
             kinds: self.kinds,
         };
         match self.client.verify(question).await {
-            Ok(Answer::Active { identity, .. }) => Ok(identity),
+            Ok(Answer::Active { identity, stale }) => Ok((identity, stale)),
             Ok(Answer::Refused { reason, .. }) => {
                 drop(required_scopes);
                 Err(Refusal::Refused(reason, scopes))
@@ -150,6 +151,11 @@ impl<S> Layer<S> for Protect {
         Protected { protect: self.clone(), inner }
     }
 }
+
+/// Stands among a request's extensions if an old answer let it through, since nobody could be
+/// asked for a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stale;
 
 /// A service that is protected, as [`Client::layer`] says.
 #[derive(Debug, Clone)]
@@ -188,9 +194,12 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             match protect.identity(&parts).await {
-                Ok(identity) => {
+                Ok((identity, stale)) => {
                     parts.headers.remove(AUTHORIZATION);
                     parts.extensions.insert(identity);
+                    if stale {
+                        parts.extensions.insert(Stale);
+                    }
                     inner.call(Request::from_parts(parts, body)).await
                 }
                 Err(refusal) if is_grpc(&parts) => Ok(refusal.status().into_http()),

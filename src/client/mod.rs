@@ -19,6 +19,7 @@ mod layer;
 mod model;
 mod news;
 mod options;
+mod received;
 mod remote;
 mod uses;
 mod watch;
@@ -32,7 +33,7 @@ use std::{
 pub use crate::domain::{Kind, Kinds, Route, Timestamp};
 pub use answer::{Answer, Error, Identity, Question, Reason};
 pub use interceptor::Guard;
-pub use layer::{Protect, Protected};
+pub use layer::{Protect, Protected, Stale};
 pub use options::{Options, OwnToken};
 use tokio::task::JoinHandle;
 use tonic::Code;
@@ -296,7 +297,7 @@ impl Inner {
         let joined = self.flights.join(asking.key, since, begun, || {
             is_joined = false;
             let (inner, position) = (Arc::clone(self), Arc::clone(&position));
-            let asked = Asked::new(question, asking, &position);
+            let asked = Asked::new(question, asking, &position, self.stale_if_error);
             async move { inner.ask_and_keep(asked, position).await.map_err(Unanswered::Failed) }
         });
         let answered = joined.await;
@@ -322,7 +323,7 @@ impl Inner {
         position: Arc<Position>,
     ) -> Result<Answered, Error> {
         if self.keeping.news.is_watching() && position.revision.is_some() {
-            let asked = Asked::new(question, asking, &position);
+            let asked = Asked::new(question, asking, &position, self.stale_if_error);
             match self.ask_and_keep(asked, position).await {
                 Err(error) if error.is_of_revision() => {}
                 answered => return answered,
@@ -333,7 +334,7 @@ impl Inner {
 
     /// Asks for what is known there, whatever was received here.
     async fn ask_anew(&self, question: &Question<'_>) -> Result<Answered, Error> {
-        self.told(question.message(None)).await
+        Ok(self.told(question.message(None, self.stale_if_error)).await?.0)
     }
 
     /// Asks for an answer that knows of all that was received, and keeps it.
@@ -344,9 +345,11 @@ impl Inner {
     ) -> Result<Answered, Error> {
         let Asked { message, key, client_ip, asked_at } = asked;
         let workspace_id = message.workspace_id.clone();
-        let answered = self.told(message).await?;
-        if let Answered::Active(identity, false) = &answered {
-            let rests = self.keeping.news.rests(&position, identity, workspace_id.as_deref());
+        let (answered, revision) = self.told(message).await?;
+        if let (Answered::Active(identity, false), Some(revision)) = (&answered, revision) {
+            let news = &self.keeping.news;
+            let rests = news.rests(&position, identity, workspace_id.as_deref());
+            let rests = (rests, news.mark(&revision));
             if self.keeping.keep(key, Arc::clone(identity), rests, client_ip, asked_at) {
                 let inner = Arc::clone(self);
                 let now = inner.clock.uptime();
@@ -356,8 +359,9 @@ impl Inner {
         Ok(answered)
     }
 
-    /// What the authority says to this.
-    async fn told(&self, message: VerifyRequest) -> Result<Answered, Error> {
+    /// What the authority says to this and, if that may be kept, at which revision. What is
+    /// in no store is of none.
+    async fn told(&self, message: VerifyRequest) -> Result<(Answered, Option<String>), Error> {
         let answer = match self.remote.verify(message.clone()).await {
             Err(status) if status.code() == Code::Unauthenticated && self.is_another_caller() => {
                 self.remote.verify(message).await?
@@ -365,11 +369,12 @@ impl Inner {
             answer => answer?,
         };
         let stale = answer.stale;
-        if answer.active {
-            Ok(Answered::Active(Arc::new(answer.try_into()?), stale))
-        } else {
-            Ok(Answered::Refused(Reason::from(&answer), stale))
+        if !answer.active {
+            return Ok((Answered::Refused(Reason::from(&answer), stale), None));
         }
+        let revision = Some(answer.revision.clone());
+        let revision = revision.filter(|revision| !revision.is_empty() && !answer.ask_again);
+        Ok((Answered::Active(Arc::new(answer.try_into()?), stale), revision))
     }
 
     /// Reads the own token again; whether it is another one.
@@ -398,9 +403,14 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(question: &Question<'_>, asking: &Asking<'_>, position: &Position) -> Self {
+    fn new(
+        question: &Question<'_>,
+        asking: &Asking<'_>,
+        position: &Position,
+        max_stale: Duration,
+    ) -> Self {
         Self {
-            message: question.message(position.revision.clone()),
+            message: question.message(position.revision.clone(), max_stale),
             key: asking.key,
             client_ip: question.client_ip,
             asked_at: asking.begun,

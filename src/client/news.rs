@@ -16,7 +16,10 @@ use crate::{
     keeping::slots::{Depends, DependsOn, Slots},
 };
 
-use super::Identity;
+use super::{
+    Identity,
+    received::{Mark, Received},
+};
 
 /// Changes, numbered in the order in which they were received, and when it was last
 /// known that there are no others.
@@ -26,6 +29,7 @@ use super::Identity;
 /// notes the position first.
 pub(super) struct News {
     slots: Slots,
+    received: Received,
     /// The last change that touched any organization.
     organizations: AtomicI64,
     position: ArcSwap<Position>,
@@ -67,6 +71,7 @@ impl News {
     pub(super) fn with(slots: Slots) -> Self {
         Self {
             slots,
+            received: Received::default(),
             organizations: AtomicI64::new(0),
             position: ArcSwap::from_pointee(Position { number: 0, revision: None }),
             writing: Mutex::default(),
@@ -152,9 +157,25 @@ impl News {
         self.write(touched, Some(revision));
     }
 
+    /// These revisions came before the one that was just received, with it.
+    pub(super) fn pass(&self, revisions: &[String]) {
+        revisions.iter().for_each(|revision| self.received.note(revision));
+    }
+
+    /// As what a revision is remembered.
+    pub(super) fn mark(&self, revision: &str) -> Mark {
+        self.received.mark(revision)
+    }
+
+    /// Whether a revision was received.
+    pub(super) fn has_received(&self, mark: Mark) -> bool {
+        self.received.has(mark)
+    }
+
     /// Everything up to this revision was received.
     pub(super) fn progress(&self, revision: &str) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.received.note(revision);
         let position = self.position.load();
         if position.revision.as_deref() != Some(revision) {
             let (number, revision) = (position.number, Some(revision.to_owned()));
@@ -167,6 +188,7 @@ impl News {
     pub(super) fn start_over(&self, revision: Option<String>) {
         // What was confirmed was of what is now gone.
         self.confirmed_at.store(0, Ordering::Release);
+        self.received.clear();
         self.write(&[Touched::Everything], revision);
     }
 
@@ -174,6 +196,9 @@ impl News {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.position.load().number + 1;
         self.raise(touched, number);
+        if let Some(revision) = &revision {
+            self.received.note(revision);
+        }
         self.arrive(number, revision);
     }
 

@@ -166,12 +166,14 @@ enum Applied {
 fn apply(news: &News, pings: &mut Pings, event: Event, clock: &dyn Clock, caller: u64) -> Applied {
     match event {
         Event::Change(change) => {
-            let (touched, revision) = touched(change);
+            let (touched, revision, earlier) = touched(change);
             news.change(&touched, revision);
+            news.pass(&earlier);
             Applied::Noted
         }
         Event::Progress(progress) => {
             news.progress(&progress.revision);
+            news.pass(&progress.earlier_revisions);
             Applied::Noted
         }
         Event::Pong(WatchPong { nonce, revision, age, now }) => {
@@ -194,9 +196,16 @@ fn apply(news: &News, pings: &mut Pings, event: Event, clock: &dyn Clock, caller
 }
 
 /// What a change touches: everything, if it does not say what in words that are known.
-fn touched(change: WatchChange) -> (Vec<Touched>, String) {
-    let WatchChange { revision, token_ids, user_ids, workspace_ids, organization_ids, .. } = change;
-    let everything = change.everything;
+fn touched(change: WatchChange) -> (Vec<Touched>, String, Vec<String>) {
+    let WatchChange {
+        revision,
+        token_ids,
+        user_ids,
+        workspace_ids,
+        organization_ids,
+        everything,
+        earlier_revisions,
+    } = change;
     let mut touched: Vec<Touched> = token_ids.into_iter().map(Touched::Credential).collect();
     touched.extend(user_ids.into_iter().map(Touched::User));
     touched.extend(workspace_ids.into_iter().map(Touched::Workspace));
@@ -204,5 +213,5 @@ fn touched(change: WatchChange) -> (Vec<Touched>, String) {
     if everything || touched.is_empty() {
         touched = vec![Touched::Everything];
     }
-    (touched, revision)
+    (touched, revision, earlier_revisions)
 }

@@ -197,6 +197,52 @@ async fn neither_a_refusal_nor_an_old_answer_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_kept_once_its_revision_was_received_and_if_nothing_is_left_to_note() {
+    let authority = Authority::start().await;
+    let says = &authority.says;
+    says.answer("usual", active("usual", &[]));
+    says.answer("ahead", VerifyResponse { revision: "r3".to_owned(), ..active("ahead", &[]) });
+    says.answer("lost", VerifyResponse { revision: "r4".to_owned(), ..active("lost", &[]) });
+    says.answer("in no store", VerifyResponse { revision: String::new(), ..active("root", &[]) });
+    says.answer("left", VerifyResponse { ask_again: true, ..active("left", &[]) });
+    let client = authority.client().await;
+    let all = ["usual", "ahead", "lost", "in no store", "left"];
+    let kept = async || {
+        for token in all {
+            assert!(is_active(&client, token).await);
+        }
+        all.map(|token| is_kept(&client, token))
+    };
+    assert_eq!(kept().await, [true, false, false, false, false]);
+    // It comes with a later one, and touches something else.
+    let change = WatchChange {
+        token_ids: vec!["other".to_owned()],
+        earlier_revisions: vec!["r2".to_owned(), "r3".to_owned()],
+        ..Default::default()
+    };
+    says.change("r4 of another history", change).await;
+    until("it is received", SOON, async || is_kept(&client, "ahead")).await;
+    assert_eq!(kept().await, [true, true, false, false, false]);
+}
+
+/// A server that may give old answers by its own setting is not allowed to by this client.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_old_an_answer_may_be_is_said_with_each_question() {
+    let authority = Authority::start().await;
+    for stale_if_error in [Duration::ZERO, Duration::from_secs(90)] {
+        let client = Client::connect(authority.options().stale_if_error(stale_if_error)).unwrap();
+        for is_fresh in [false, true] {
+            until("it watches", SOON, async || !is_fresh || client.state().is_fresh).await;
+            client.verify(Question::new("unknown")).await.unwrap();
+            let asked = authority.says.asked.lock().unwrap().last().cloned().unwrap();
+            let max_stale: Duration =
+                asked.consistency.unwrap().max_stale.unwrap().try_into().unwrap();
+            assert_eq!(max_stale, stale_if_error);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_told_to_start_over_drops_everything() {
     let authority = Authority::start().await;
     authority.says.answer("good", active("good", &[]));
