@@ -38,23 +38,58 @@ pub struct Watcher {
     news: watch::Receiver<Attempt>,
     /// Up to where it was told.
     told: Revision,
-    /// When it was sure that it was told of everything.
-    sure_at: Option<Uptime>,
-    /// When it will be sure.
-    unsure: Option<Unsure>,
+    sure: Sureness,
     /// It was told less than is remembered here when it came.
     resumes: bool,
 }
 
-/// When a watcher will be sure that it was told of everything there was at one instant.
-#[derive(Debug, Clone, Copy)]
-struct Unsure {
+/// When a watcher was sure that it was told of everything there was at one instant, and
+/// when it will be again.
+#[derive(Debug, Default)]
+struct Sureness {
+    at: Option<Uptime>,
+    next: Option<Next>,
+    /// The latest state by which it was decided what it may know of.
+    seen: i64,
+}
+
+/// An instant of which a watcher will be sure.
+#[derive(Debug)]
+struct Next {
     at: Uptime,
     /// What was applied then.
     applied: i64,
     /// When it was told so much: also of the latest state by which it was decided what it
     /// may know of those.
     needed: i64,
+}
+
+impl Sureness {
+    /// It will be sure of an instant at which so much was applied, unless it is not yet of
+    /// another.
+    fn aim(&mut self, instant: impl FnOnce() -> (Uptime, i64)) {
+        let seen = self.seen;
+        self.next.get_or_insert_with(|| {
+            let (at, applied) = instant();
+            Next { at, applied, needed: applied.max(seen) }
+        });
+    }
+
+    /// It is told what came after `told`, of which it was decided by the state `seen`.
+    fn tells(&mut self, told: i64, seen: i64) {
+        self.seen = self.seen.max(seen);
+        if let Some(next) = &mut self.next
+            && told < next.applied
+        {
+            next.needed = next.needed.max(seen);
+        }
+    }
+
+    fn is_told(&mut self, told: i64) {
+        if let Some(next) = self.next.take_if(|next| next.needed <= told) {
+            self.at = Some(next.at);
+        }
+    }
 }
 
 /// What a watcher is told.
@@ -80,8 +115,7 @@ impl Verifier {
             workspace_id: asker.entry().workspace_id().map(str::to_owned),
             news: self.follower.news(),
             told: since.unwrap_or(applied),
-            sure_at: None,
-            unsure: None,
+            sure: Sureness::default(),
             resumes: since.is_some(),
         }
     }
@@ -106,12 +140,9 @@ impl Watcher {
     ///
     /// What it missed, or may know of, could not be read; nothing was told.
     pub async fn next(&mut self) -> Result<Told, Error> {
-        let unsure = *self.unsure.get_or_insert_with(|| {
-            // In this order: what was confirmed then is applied.
-            let at = self.verifier.history.confirmed_at();
-            let applied = self.verifier.history.applied().revision.number;
-            Unsure { at, applied, needed: applied }
-        });
+        let history = &self.verifier.history;
+        // In this order: what was confirmed then is applied.
+        self.sure.aim(|| (history.confirmed_at(), history.applied().revision.number));
         let changes = match self.history().after(self.told, AT_ONCE) {
             Ok(changes) => {
                 self.resumes = false;
@@ -131,14 +162,11 @@ impl Watcher {
             Some(last) => self.may_know(touched, *last).await?,
             None => (BTreeSet::new(), 0),
         };
-        if self.told.number < unsure.applied {
-            // By a later state than what it is told up to: that is to be told first.
-            self.unsure = Some(Unsure { needed: unsure.needed.max(seen_at), ..unsure });
-        }
+        self.sure.tells(self.told.number, seen_at);
         self.told = revisions.last().copied().unwrap_or(self.told);
         // What it resumed from may be of another history until it was found in this one.
-        if !self.resumes && self.unsure.is_some_and(|unsure| unsure.needed <= self.told.number) {
-            self.sure_at = self.unsure.take().map(|unsure| unsure.at);
+        if !self.resumes {
+            self.sure.is_told(self.told.number);
         }
         Ok(if revisions.is_empty() { Told::Nothing } else { Told::Changed(revisions, touched) })
     }
@@ -147,7 +175,7 @@ impl Watcher {
     #[must_use]
     pub fn sure_at(&self) -> Option<Uptime> {
         let (now, age) = (self.verifier.clock.uptime(), self.verifier.policy.max_staleness);
-        self.sure_at.filter(|sure_at| now.since(*sure_at) <= age)
+        self.sure.at.filter(|sure_at| now.since(*sure_at) <= age)
     }
 
     /// Waits until there may be something to tell.
@@ -253,5 +281,50 @@ fn without_workspace(touched: Touched) -> Touched {
         | Touched::Workspace(_)
         | Touched::Organization(_)
         | Touched::Everything => touched,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn second(second: i64) -> Uptime {
+        Uptime(Duration::from_secs(second.unsigned_abs()))
+    }
+
+    /// The owner of a credential leaves with the change 20. Up to 7, which revokes that, it
+    /// is told when that has happened, and so learns of nothing.
+    #[test]
+    fn what_was_decided_by_a_later_state_is_not_sure_before_that_is_told() {
+        let mut sure = Sureness::default();
+        sure.aim(|| (second(5), 5));
+        sure.tells(4, 7);
+        sure.is_told(5);
+        assert_eq!(sure.at, None);
+        sure.aim(|| panic!("it aims at one instant until it is sure of it"));
+        sure.tells(5, 20);
+        sure.is_told(7);
+        assert_eq!(sure.at, Some(second(5)));
+        sure.aim(|| (second(7), 7));
+        sure.tells(7, 0);
+        for (told, is_sure_at) in [(7, 5), (19, 5), (20, 7)] {
+            sure.is_told(told);
+            assert_eq!(sure.at, Some(second(is_sure_at)), "{told}");
+        }
+    }
+
+    #[test]
+    fn is_sure_again_and_again_though_the_store_is_always_ahead() {
+        let mut sure = Sureness::default();
+        for told in 0..100 {
+            // The store is ten changes ahead of what is applied, and that one of what is told.
+            sure.aim(|| (second(told + 1), told + 1));
+            sure.tells(told, told + 11);
+            sure.is_told(told + 1);
+            let oldest = second((told - 25).max(0));
+            assert!(told < 25 || sure.at.is_some_and(|at| at >= oldest), "{told}: {sure:?}");
+        }
     }
 }
