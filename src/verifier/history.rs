@@ -312,18 +312,26 @@ impl History {
             None => return Err(Lost::Ahead),
         }
         let at = usize::try_from(revision.number - first).unwrap_or(usize::MAX);
-        let mut things = 0;
-        let all = met.applied.iter().skip(at.saturating_add(1)).take_while(|change| {
-            let has_room = things < limit;
-            things += change.touched.len();
-            has_room
-        });
+        let mut is_room = room(limit);
+        let all =
+            met.applied.iter().skip(at.saturating_add(1)).take_while(|change| is_room(change));
         Ok(all.cloned().collect())
     }
 
     /// Whoever holds this keeps out those who change it, and those who rewrite it.
     pub(super) fn met(&self) -> MutexGuard<'_, Met> {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there is room for one more change among those that touch about so many things
+/// together.
+pub(super) fn room(things: usize) -> impl FnMut(&Change) -> bool {
+    let mut taken = 0;
+    move |change| {
+        let is_room = taken < things;
+        taken += change.touched.len();
+        is_room
     }
 }
 
@@ -357,5 +365,38 @@ impl Met {
 impl Applied {
     fn new(revision: Revision) -> Self {
         Self { revision, text: revision.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_by_what_it_touches_and_by_how_much_it_is() {
+        const EACH: usize = 1_000;
+        let (many, few) = (THINGS / EACH, RECENT);
+        for (touched, is_kept) in [(EACH, many), (1, few - 1), (0, few - 1), (THINGS + 1, 1)] {
+            let first = Revision { number: 1, mark: 0 };
+            let history = History::with_slots(Slots::with(4), first, Uptime(Duration::ZERO));
+            let change = |number| Change {
+                revision: Revision { number, mark: 0 },
+                touched: vec![Touched::Everything; touched],
+            };
+            let count = 2 * i64::try_from(is_kept).unwrap();
+            for number in 2..2 + count {
+                history.publish([change(number)]);
+            }
+            let things: usize = history.met().applied.iter().map(|one| one.touched.len()).sum();
+            assert_eq!(history.met().things, things);
+            assert!(things <= THINGS || history.met().applied.len() == 1, "{touched}: {things}");
+            let back = |by| Revision { number: 1 + count - by, mark: 0 };
+            let is_kept = i64::try_from(is_kept).unwrap();
+            let after = |revision| history.after(revision, usize::MAX).map(|all| all.len());
+            assert_eq!(after(back(is_kept - 1)), Ok(usize::try_from(is_kept - 1).unwrap()));
+            assert_eq!(after(back(is_kept + 1)), Err(Lost::Behind), "{touched}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use super::{
     Asker, Verifier,
     follower::Attempt,
-    history::{History, Lost},
+    history::{History, Lost, room},
 };
 use crate::{
     clock::Uptime,
@@ -209,7 +209,10 @@ impl Watcher {
                 }
                 let _turn = turn(&RESUMING).await?;
                 let news = self.verifier.reader.store.changes(self.told).await?;
-                Ok(news.changes.map(|changes| changes.into_iter().map(Arc::new).collect()))
+                Ok(news.changes.map(|changes| {
+                    let mut is_room = room(AT_ONCE);
+                    changes.into_iter().take_while(|change| is_room(change)).map(Arc::new).collect()
+                }))
             }
         }
     }

@@ -6,6 +6,7 @@ mod kept;
 mod many;
 mod misses;
 mod processes;
+mod sight;
 mod watch;
 
 use std::{fs, time::Duration};

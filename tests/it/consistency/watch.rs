@@ -33,17 +33,17 @@ on_both_stores![
     watcher_that_does_not_read_is_cut_and_resumes,
 ];
 
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 /// Somebody who watches.
-struct Watch {
+pub(super) struct Watch {
     tell: mpsc::Sender<WatchRequest>,
-    told: Streaming<WatchResponse>,
+    pub(super) told: Streaming<WatchResponse>,
 }
 
 impl Watch {
     /// From `since` on; nothing is read yet.
-    async fn open(by: &Client, since: Option<&str>) -> Result<Self, Status> {
+    pub(super) async fn open(by: &Client, since: Option<&str>) -> Result<Self, Status> {
         let (tell, asked) = mpsc::channel(16);
         let told = by.verification().watch(ReceiverStream::new(asked)).await?.into_inner();
         let since_revision = since.map(ToOwned::to_owned);
@@ -52,33 +52,33 @@ impl Watch {
         Ok(this)
     }
 
-    async fn resumed(by: &Client, since: Option<&str>) -> Self {
+    pub(super) async fn resumed(by: &Client, since: Option<&str>) -> Self {
         Self::open(by, since).await.unwrap()
     }
 
     /// From now on, and from where that is.
-    async fn start(by: &Client) -> (Self, String) {
+    pub(super) async fn start(by: &Client) -> (Self, String) {
         let mut this = Self::resumed(by, None).await;
         let first = this.event().await;
         let Event::Progress(progress) = first else { panic!("{first:?}") };
         (this, progress.revision)
     }
 
-    async fn send(&self, command: Command) {
+    pub(super) async fn send(&self, command: Command) {
         self.tell.send(WatchRequest { command: Some(command) }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Option<Result<Event, Status>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Event, Status>> {
         let next = tokio::time::timeout(SOON, self.told.next()).await.expect("something comes");
         next.map(|message| message.map(|message| message.event.unwrap()))
     }
 
-    async fn event(&mut self) -> Event {
+    pub(super) async fn event(&mut self) -> Event {
         self.next().await.expect("it goes on").unwrap()
     }
 
     /// What is told before a ping is answered: all that was changed together, and the pong.
-    async fn until_pong(&mut self, nonce: u64) -> (WatchChange, WatchPong) {
+    pub(super) async fn until_pong(&mut self, nonce: u64) -> (WatchChange, WatchPong) {
         let mut all = WatchChange::default();
         let pong = self.gather(nonce, &mut all).await;
         (all, pong)
@@ -107,7 +107,7 @@ impl Watch {
     }
 
     /// What was changed up to a revision, as soon as that is told of.
-    async fn told_up_to(&mut self, revision: &str) -> WatchChange {
+    pub(super) async fn told_up_to(&mut self, revision: &str) -> WatchChange {
         let mut all = WatchChange::default();
         for nonce in 0.. {
             if self.gather(nonce, &mut all).await.revision == revision {
@@ -118,7 +118,7 @@ impl Watch {
     }
 
     /// How it ends, which it does soon.
-    async fn end(mut self) -> Result<Option<Event>, Status> {
+    pub(super) async fn end(mut self) -> Result<Option<Event>, Status> {
         let mut last = None;
         while let Some(event) = self.next().await {
             last = Some(event?);
