@@ -1,6 +1,7 @@
 //! What an answer of Verify knows of, and how soon: in the process that made a change,
 //! in every other one, and while the store is away.
 
+mod again;
 mod freshness;
 mod kept;
 mod many;
