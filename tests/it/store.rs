@@ -163,7 +163,10 @@ impl Deref for TestStore {
 
 impl TestStore {
     async fn new(engine: Engine) -> Self {
-        let place = Place::new(engine).await;
+        Self::on(Place::new(engine).await).await
+    }
+
+    async fn on(place: Place) -> Self {
         let store = open(&place, Migrate::Auto).await.unwrap();
         let first = first();
         assert!(store.bootstrap(&first, &service(), &|| Ok(())).await.unwrap());

@@ -1,7 +1,13 @@
 //! While the store is away: what is kept is given for as long as it may be, and then
 //! there is no answer, which is never a no.
 
-use token_authority::proto::v1::{BatchVerifyRequest, batch_verify_result::Result as Answered};
+use token_authority::{
+    domain::Requirement,
+    error::Error,
+    proto::v1::{BatchVerifyRequest, batch_verify_result::Result as Answered},
+    store::StoreError,
+    verifier,
+};
 use tonic::Code;
 
 use super::*;
@@ -190,6 +196,34 @@ async fn old_answers_are_given_by_a_server_that_is_set_to_unless_they_are_declin
     until("it answers again", SOON, async || by.verify(&good).await.is_ok_and(|told| !told.stale))
         .await;
     assert!(by.verify(&not_kept).await.unwrap().active);
+    server.stop().await;
+}
+
+/// It was let in by what was kept of it, and the store comes back before its questions, of
+/// which one or many came at once, are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_let_in_while_the_store_was_away_is_not_answered_once_it_is_known_to_be_revoked() {
+    let (server, mut relay) = relayed(&[LONG]).await;
+    let by = client(&server);
+    let [good, ..] = three(&by).await;
+    let chief = server.administrator("chief").await;
+    let caller = token(&by, &chief.id, &["verify:tokens"], None).await;
+    assert!(by.presenting(&caller.token).verify(&good).await.unwrap().active);
+    relay.cut().await;
+    server.clock.sleep(LONGER);
+    let answering = &server.verifier;
+    let asker = answering.asker_of_question(&caller.token, None, "call").await.unwrap().unwrap();
+    relay.mend();
+    until("it is revoked", SOON, async || by.revoke(&id_of(&caller)).await.is_ok()).await;
+    server.follow().await;
+    assert!(answering.look().is_some(), "others are answered at once");
+    assert!(answering.look_for(&asker).is_none());
+    let questions = [(good.as_str(), Requirement::default())];
+    let answers = answering.verify_all(&questions, &asker, verifier::Consistency::default()).await;
+    assert!(matches!(answers, Err(Error::Store(StoreError::Unavailable(_)))));
+    let answer =
+        answering.verify(&good, &questions[0].1, &asker, verifier::Consistency::default()).await;
+    assert!(matches!(answer, Err(Error::Store(StoreError::Unavailable(_)))));
     server.stop().await;
 }
 

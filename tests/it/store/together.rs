@@ -5,6 +5,7 @@ use std::{pin::Pin, task::Poll};
 use token_authority::store::{Change, Revoked, Touched};
 
 use super::*;
+use crate::support::{blocker::WAITING, relay::Relay, wait::until};
 
 on_both_stores![
     revocations_at_once_are_each_answered_for_itself,
@@ -13,6 +14,8 @@ on_both_stores![
 ];
 
 type Answer = Result<Option<(Revoked, Revision)>, StoreError>;
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// A revocation that is asked for.
 async fn asked<'a>(
@@ -153,4 +156,50 @@ async fn revocation_that_nobody_waits_for_any_more_keeps_no_other_waiting(engine
     }
     let last = asked(&store, &ids[3], &ANYWHERE, &actor).await;
     assert!(last.await.unwrap().unwrap().0.changed);
+}
+
+/// Its owner becomes an administrator, whom the caller spares, after it was revoked and
+/// before that is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_of_what_goes_out_of_reach_meanwhile_is_undone_and_the_others_are_made() {
+    const REVOKE: &str = "SET revoked_at = held.at";
+    let mut place = Place::new(Engine::Postgres).await;
+    let (relay, through) = Relay::to(place.database_url.as_ref().unwrap());
+    place.database_url = Some(through);
+    let store = TestStore::on(place).await;
+    let (alice, bob) = (store.user("alice").await, store.user("bob").await);
+    let mut ids = Vec::new();
+    for owner in [&bob, &alice, &bob] {
+        ids.push(store.keep(&new_token(&owner.id)).await.credential.id);
+    }
+    let spared = Reach { spares_administrators: true, ..Reach::default() };
+    let actor = store.actor();
+    // While the first waits for the revision, the others come, and wait together.
+    let mut other = Sql::open(&store.place).await;
+    other.run(begin(Engine::Postgres)).await.unwrap();
+    other.run("UPDATE revision SET number = number").await.unwrap();
+    let first = asked(&store, &ids[0], &spared, &actor).await;
+    until("it waits", SOON, async || store.place.number(WAITING).await == 1).await;
+    let lost = asked(&store, &ids[1], &spared, &actor).await;
+    let last = asked(&store, &ids[2], &spared, &actor).await;
+    relay.hold_answer_to(REVOKE);
+    other.run("COMMIT").await.unwrap();
+    until("both are revoked", SOON, async || relay.has_caught()).await;
+    store.sql(&format!("UPDATE users SET is_admin = TRUE WHERE id = '{}'", alice.id)).await;
+    relay.release();
+    let mut revisions = Vec::new();
+    for made in [first, last] {
+        let (revoked, revision) = made.await.unwrap().unwrap();
+        assert!(revoked.changed);
+        revisions.push(revision.number);
+    }
+    assert_eq!(lost.await.unwrap(), None);
+    assert_eq!(revisions, [1, 2]);
+    let live = "SELECT id FROM credentials WHERE revoked_at IS NULL";
+    let live: HashSet<String> = store.texts(live).await.into_iter().collect();
+    assert_eq!(live, HashSet::from([store.first.0.clone(), ids[1].0.clone()]));
+    let audited = "SELECT targets FROM audit WHERE action = 'credential.revoke' ORDER BY revision";
+    let revoked = [&ids[0], &ids[2]].map(|id| format!(r#"["{}"]"#, id.0));
+    assert_eq!(store.texts(audited).await, revoked);
+    assert!(relay.ran(REVOKE) >= 2);
 }
