@@ -61,7 +61,7 @@ impl Entry {
 
 impl Kept for Entry {
     fn weight(&self) -> usize {
-        size_of::<Self>() + size_of::<Use>() + self.identity.weight() + OVERHEAD
+        size_of::<Self>() + self.last_use.weight() + self.identity.weight() + OVERHEAD
     }
 
     fn used(&self) -> &AtomicU32 {
@@ -146,7 +146,7 @@ impl Keeping {
         let guard = self.entries.guard();
         let before = self.entries.get(&key, second, &guard);
         let last_use = before.filter(|entry| entry.last_use.is_of(&identity.token_id)).map_or_else(
-            || Arc::new(Use::new(Arc::clone(&identity), client_ip)),
+            || Arc::new(Use::new(&identity.token_id, client_ip)),
             |entry| Arc::clone(&entry.last_use),
         );
         let until = Uptime(asked_at.0 + (AT_MOST - less));
