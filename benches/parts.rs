@@ -329,7 +329,7 @@ fn client(bench: &Bench) {
         // As long as each is measured, it is fresh.
         let options = client::Options::new([format!("http://{address}")], own)
             .max_staleness(Duration::from_secs(3_600));
-        let client = client::Client::connect(options).unwrap();
+        let client = client::Client::start(options).unwrap();
         while client.kept(client::Question::new(&admin)).unwrap().is_none() {
             let _ = client.verify(client::Question::new(&admin)).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -338,10 +338,7 @@ fn client(bench: &Bench) {
     });
     let question = client::Question::new(&admin);
     bench.measure("client: kept", || client.kept(black_box(question)).unwrap().is_some());
-    let question = client::Question {
-        required_scopes: &["read:notes", "write:notes"],
-        ..client::Question::new(&admin)
-    };
+    let question = question.scopes(&["read:notes", "write:notes"]);
     bench.measure("client: kept, 2 scopes required", || {
         client.kept(black_box(question)).unwrap().is_some()
     });

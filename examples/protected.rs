@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let authority = env::var("AUTHORITY")?;
     let own = OwnToken::file(env::var("TOKEN_FILE")?);
-    let client = Client::connect(Options::new(authority.split(','), own))?;
+    let client = Client::start(Options::new(authority.split(','), own))?;
     Server::builder()
         .layer(client.layer())
         .add_service(health)

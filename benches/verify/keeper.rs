@@ -32,7 +32,7 @@ impl Verification for Keeper {
                 token_id: identity.token_id.clone(),
                 ..Default::default()
             },
-            Answer::Refused { .. } => {
+            Answer::Refused { .. } | _ => {
                 VerifyResponse { reason: Reason::Revoked.into(), ..Default::default() }
             }
         };
@@ -50,7 +50,7 @@ pub(crate) fn serve(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             .expect("there is a port")
             .with_nodelay(Some(true));
         let address = incoming.local_addr().expect("it is bound");
-        let client = Client::connect(Options::new(servers, own)).expect("the options are good");
+        let client = Client::start(Options::new(servers, own)).expect("the options are good");
         writeln!(std::io::stderr(), "{}", serving(address)).expect("somebody reads it");
         Server::builder()
             .add_service(VerificationServer::new(Keeper(client)))

@@ -13,6 +13,7 @@ use crate::{
 
 /// A question about a token. Its `Debug` shows nothing of the token.
 #[derive(Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Question<'a> {
     /// The token's text as it was presented, without `Bearer`.
     pub token: &'a str,
@@ -36,6 +37,41 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn new(token: &'a str) -> Self {
         Self { token, ..Self::default() }
+    }
+
+    /// The token has to cover all of these scopes.
+    #[must_use]
+    pub fn scopes(mut self, required: &'a [&'a str]) -> Self {
+        self.required_scopes = required;
+        self
+    }
+
+    /// The HTTP request that the token came with has to be allowed by its scopes.
+    #[must_use]
+    pub fn route(mut self, route: impl Into<Option<Route<'a>>>) -> Self {
+        self.route = route.into();
+        self
+    }
+
+    /// The token has to serve in the workspace with this id.
+    #[must_use]
+    pub fn workspace(mut self, id: impl Into<Option<&'a str>>) -> Self {
+        self.workspace_id = id.into();
+        self
+    }
+
+    /// From where the token was presented.
+    #[must_use]
+    pub fn client_ip(mut self, client_ip: impl Into<Option<IpAddr>>) -> Self {
+        self.client_ip = client_ip.into();
+        self
+    }
+
+    /// The token has to be of one of these kinds.
+    #[must_use]
+    pub fn kinds(mut self, kinds: Kinds) -> Self {
+        self.kinds = kinds;
+        self
     }
 
     /// What the token must be good for.
@@ -109,8 +145,10 @@ impl fmt::Debug for Question<'_> {
 
 /// The answer about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Answer {
     /// It may be used for what was asked.
+    #[non_exhaustive]
     Active {
         /// Whose it is, and for what.
         identity: Arc<Identity>,
@@ -119,6 +157,7 @@ pub enum Answer {
         stale: bool,
     },
     /// It may not.
+    #[non_exhaustive]
     Refused {
         /// Why.
         reason: Reason,
@@ -137,6 +176,15 @@ impl Answer {
         }
     }
 
+    /// Why the token is refused, if it is.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Active { .. } => None,
+            Self::Refused { reason, .. } => Some(reason),
+        }
+    }
+
     /// Whether this is an old answer, since nobody could be asked.
     #[must_use]
     pub fn is_stale(&self) -> bool {
@@ -148,6 +196,7 @@ impl Answer {
 
 /// What a token that is good proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// Id of the token: a UUID or, for an API client authorization, its uuid.
     pub token_id: String,

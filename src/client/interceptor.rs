@@ -52,11 +52,8 @@ impl Guard {
         let token = only_bearer(request.metadata().as_ref());
         let token = token.ok_or_else(|| Refusal::Missing.status())?;
         let scopes: SmallVec<[&str; 8]> = self.scopes.iter().map(Cow::as_ref).collect();
-        let question = Question {
-            required_scopes: &scopes,
-            client_ip: (self.client_ip)(request),
-            ..Question::new(token)
-        };
+        let question =
+            Question::new(token).scopes(&scopes).client_ip((self.client_ip)(request));
         let answer = match self.client.kept(question) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => match Handle::try_current() {

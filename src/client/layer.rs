@@ -119,14 +119,12 @@ impl Protect {
         let required_scopes: SmallVec<[&str; 8]> = scopes.iter().map(Cow::as_ref).collect();
         let workspace_id = (self.workspace_id)(parts);
         let route = Route { method: parts.method.as_str(), path: parts.uri.path() };
-        let question = Question {
-            token,
-            required_scopes: &required_scopes,
-            route: self.judges_route.then_some(route),
-            workspace_id: workspace_id.as_deref(),
-            client_ip: (self.client_ip)(parts),
-            kinds: self.kinds,
-        };
+        let question = Question::new(token)
+            .scopes(&required_scopes)
+            .route(self.judges_route.then_some(route))
+            .workspace(workspace_id.as_deref())
+            .client_ip((self.client_ip)(parts))
+            .kinds(self.kinds);
         match self.client.verify(question).await {
             Ok(Answer::Active { identity, stale }) => Ok((identity, stale)),
             Ok(Answer::Refused { reason, .. }) => {

@@ -125,7 +125,7 @@ impl Client {
     /// # Errors
     ///
     /// An option is not as it must be, or the own token can't be read.
-    pub fn connect(options: Options) -> Result<Self, Error> {
+    pub fn start(options: Options) -> Result<Self, Error> {
         options.check()?;
         let inner = Arc::new(Inner {
             remote: Remote::new(&options)?,

@@ -118,7 +118,7 @@ impl Authority {
 
     /// A client that is fresh.
     pub(super) async fn client(&self) -> Client {
-        let client = Client::connect(self.options()).unwrap();
+        let client = Client::start(self.options()).unwrap();
         until("it is fresh", SOON, async || client.state().is_fresh).await;
         client
     }

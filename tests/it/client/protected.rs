@@ -41,7 +41,7 @@ async fn client_of(server: &TestServer, max_staleness: Duration) -> Client {
     let options = Options::new([format!("http://{}", server.address)], own)
         .clock(Arc::new(server.clock.clone()))
         .max_staleness(max_staleness);
-    let client = Client::connect(options).unwrap();
+    let client = Client::start(options).unwrap();
     until("it is fresh", SOON, async || client.state().is_fresh).await;
     client
 }
@@ -121,14 +121,12 @@ const NOTHING: Case =
 
 impl Case {
     fn question<'a>(&'a self, token: &'a str) -> Question<'a> {
-        Question {
-            token,
-            required_scopes: self.required_scopes,
-            route: self.route,
-            workspace_id: self.workspace_id.as_deref(),
-            client_ip: self.client_ip.map(|ip| ip.parse().unwrap()),
-            kinds: self.kinds.iter().copied().collect::<Kinds>(),
-        }
+        Question::new(token)
+            .scopes(self.required_scopes)
+            .route(self.route)
+            .workspace(self.workspace_id.as_deref())
+            .client_ip(self.client_ip.map(|ip| ip.parse().unwrap()))
+            .kinds(self.kinds.iter().copied().collect::<Kinds>())
     }
 
     fn request(&self, token: &str) -> VerifyRequest {
@@ -167,9 +165,9 @@ fn said(answer: VerifyResponse) -> Result<String, Reason> {
 }
 
 fn outcome(answer: Answer) -> Result<String, Reason> {
-    match answer {
-        Answer::Active { identity, .. } => Ok(identity.token_id.clone()),
-        Answer::Refused { reason, .. } => Err(reason),
+    match answer.reason() {
+        None => Ok(answer.identity().unwrap().token_id.clone()),
+        Some(reason) => Err(reason.clone()),
     }
 }
 
@@ -281,7 +279,7 @@ async fn a_layer_lets_nobody_else_through() {
         assert_eq!((response.status(), response.body()), (StatusCode::OK, &user));
     }
     let gone = Options::new(["http://127.0.0.1:1"], OwnToken::text("x"));
-    let gone = Client::connect(gone.timeout(Duration::from_millis(200))).unwrap();
+    let gone = Client::start(gone.timeout(Duration::from_millis(200))).unwrap();
     let gone = gone.layer().layer(service_fn(served));
     for (service, presented, code, challenge, grpc) in [
         (&service, vec![], 401, Some("Bearer"), Code::Unauthenticated),
