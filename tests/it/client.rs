@@ -2,6 +2,7 @@
 
 mod authority;
 mod protected;
+mod rolling;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
