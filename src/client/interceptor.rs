@@ -15,13 +15,21 @@ use super::{
 };
 use crate::bearer::only_bearer;
 
+/// How many wait at once for an answer: few against tokio's 512 threads for what blocks.
+pub(super) const MAX_WAITING: usize = 64;
+
 impl Client {
     /// Lets only calls through that present a token which is good and covers these scopes.
     ///
     /// As [`layer`](Self::layer) does, which is to be preferred: an interceptor can't wait.
     /// What is kept is answered at once; where the authority has to be asked, the thread is
     /// given to that meanwhile, which takes tokio's runtime of many threads. On another,
-    /// such a call is UNAVAILABLE.
+    /// such a call is UNAVAILABLE; so it is where 64 of a client wait already.
+    ///
+    /// # Panics
+    ///
+    /// Where the authority has to be asked within a `LocalSet`: threads can't be given away
+    /// there, and that can't be told beforehand.
     pub fn interceptor(&self, scopes: impl IntoIterator<Item: Into<Cow<'static, str>>>) -> Guard {
         Guard {
             client: self.clone(),
@@ -52,12 +60,15 @@ impl Guard {
         let token = only_bearer(request.metadata().as_ref());
         let token = token.ok_or_else(|| Refusal::Missing.status())?;
         let scopes: SmallVec<[&str; 8]> = self.scopes.iter().map(Cow::as_ref).collect();
-        let question =
-            Question::new(token).scopes(&scopes).client_ip((self.client_ip)(request));
+        let question = Question::new(token).scopes(&scopes).client_ip((self.client_ip)(request));
         let answer = match self.client.kept(question) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => match Handle::try_current() {
                 Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
+                    let may_block = self.client.0.inner.may_block.try_acquire();
+                    let _may_block = may_block.map_err(|_| {
+                        Status::unavailable("too many tokens are being asked about")
+                    })?;
                     block_in_place(|| runtime.block_on(self.client.verify(question)))
                 }
                 Ok(_) | Err(_) => {

@@ -35,7 +35,7 @@ pub use answer::{Answer, Error, Identity, Question, Reason};
 pub use interceptor::Guard;
 pub use layer::{Protect, Protected, Stale};
 pub use options::{Options, OwnToken};
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tonic::Code;
 pub use tonic::transport::{Certificate, ClientTlsConfig};
 
@@ -67,6 +67,8 @@ struct Inner {
     remote: Remote,
     keeping: Keeping,
     flights: Arc<Flights<Answered, Unanswered>>,
+    /// One for each interceptor that may wait.
+    may_block: Semaphore,
     uses: Uses,
     clock: Arc<dyn Clock>,
     max_staleness: Duration,
@@ -131,6 +133,7 @@ impl Client {
             remote: Remote::new(&options)?,
             keeping: Keeping::new(News::new(), options.cache_bytes),
             flights: Flights::new(),
+            may_block: Semaphore::new(interceptor::MAX_WAITING),
             uses: Uses::default(),
             clock: options.clock,
             max_staleness: options.max_staleness,
