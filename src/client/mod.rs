@@ -50,8 +50,19 @@ use crate::{
 };
 use kept::Keeping;
 use news::{News, Position};
+use options::Own;
 use remote::Remote;
 use uses::Uses;
+
+/// How many questions are under way at once, in all.
+const MAX_UNDER_WAY: usize = 1_024;
+
+/// While it is not known what changed, who asks for what is being asked waits so long, for
+/// the others who do: then one question is sent for them all, after each of them began.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How long a client takes at most to be closed.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Answers for tokens. Clones share everything; with the last of them the watching ends.
 #[derive(Clone)]
@@ -66,7 +77,9 @@ struct Running {
 struct Inner {
     remote: Remote,
     keeping: Keeping,
-    flights: Arc<Flights<Answered, Unanswered>>,
+    flights: Arc<Flights<Answered, Error>>,
+    /// One for each question that may be sent.
+    may_ask: Semaphore,
     /// One for each interceptor that may wait.
     may_block: Semaphore,
     uses: Uses,
@@ -82,22 +95,17 @@ enum Answered {
     Refused(Reason, Staleness),
 }
 
-/// Why a question that others may wait for has no answer.
-enum Unanswered {
-    /// Too many are under way.
-    Full,
-    Failed(Error),
-}
-
-impl From<Grounded> for Unanswered {
+impl From<Grounded> for Error {
     fn from(grounded: Grounded) -> Self {
         match grounded {
-            Grounded::Full => Self::Full,
-            Grounded::GivenUp => {
-                Self::Failed(Error::Unavailable("the question was given up".to_owned()))
-            }
+            Grounded::Full => too_many(),
+            Grounded::GivenUp => Self::Unavailable("the question was given up".to_owned()),
         }
     }
+}
+
+fn too_many() -> Error {
+    Error::Unavailable(format!("{MAX_UNDER_WAY} questions are under way"))
 }
 
 /// Whether the authority could not ask its store.
@@ -115,7 +123,7 @@ pub struct State {
     pub entries: usize,
     /// About how many bytes they take.
     pub bytes: usize,
-    /// How many questions are under way for answers that are to be kept.
+    /// How many questions are under way; beyond 1,024 none is asked.
     pub under_way: usize,
 }
 
@@ -133,6 +141,7 @@ impl Client {
             remote: Remote::new(&options)?,
             keeping: Keeping::new(News::new(), options.cache_bytes),
             flights: Flights::new(),
+            may_ask: Semaphore::new(MAX_UNDER_WAY),
             may_block: Semaphore::new(interceptor::MAX_WAITING),
             uses: Uses::default(),
             clock: options.clock,
@@ -187,24 +196,32 @@ impl Client {
             is_fresh: news.is_within(inner.max_staleness, now),
             entries,
             bytes,
-            under_way: inner.flights.under_way(),
+            under_way: MAX_UNDER_WAY - inner.may_ask.available_permits(),
         }
     }
 
-    /// Reports the uses that were not reported yet, and watches no longer. Whatever is
-    /// asked from then on is asked remotely.
+    /// Reports the uses that were not reported yet, as far as that takes 5 s, and watches no
+    /// longer. Whatever is asked from then on is asked remotely: nothing kept is given any
+    /// more, whether it is old or not.
     pub async fn close(&self) {
         let tasks = {
             let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *tasks)
         };
-        for task in tasks {
-            task.abort();
-            let _ = task.await;
-        }
         let inner = &self.0.inner;
-        inner.keeping.news.set_watching(false);
-        inner.uses.report(&inner.remote, inner.clock.uptime(), true).await;
+        let closed = tokio::time::timeout(CLOSE, async {
+            for task in tasks {
+                task.abort();
+                let _ = task.await;
+            }
+            inner.keeping.news.set_watching(false);
+            inner.keeping.news.start_over(None);
+            inner.keeping.forget();
+            inner.uses.report(&inner.remote, inner.clock.uptime(), true).await;
+        });
+        if closed.await.is_err() {
+            tracing::warn!("not all uses of tokens are reported");
+        }
     }
 }
 
@@ -289,7 +306,7 @@ impl Inner {
         let news = &self.keeping.news;
         let position = news.position();
         if !asking.is_fresh || position.revision.is_none() {
-            return self.ask_alone(question, asking, position).await;
+            return self.ask_after(question, asking, position).await;
         }
         // What another asked for after the last change that was received is as good: what is
         // received now is all there was within the bound.
@@ -301,43 +318,66 @@ impl Inner {
             is_joined = false;
             let (inner, position) = (Arc::clone(self), Arc::clone(&position));
             let asked = Asked::new(question, asking, &position, self.stale_if_error);
-            async move { inner.ask_and_keep(asked, position).await.map_err(Unanswered::Failed) }
+            async move { inner.ask_and_keep(asked, position).await }
         });
-        let answered = joined.await;
-        match answered.as_deref().map_err(AsRef::as_ref) {
+        match joined.await.as_deref() {
             Ok(Answered::Active(identity, _))
                 if is_joined && self.has_expired(identity, asking.begun) =>
             {
-                self.ask_alone(question, asking, position).await
+                self.ask_after(question, asking, position).await
+            }
+            Err(error) if error.is_of_revision() => {
+                self.ask_after(question, asking, position).await
             }
             Ok(answered) => Ok(answered.clone()),
-            Err(Unanswered::Failed(error)) if error.is_of_revision() => {
-                self.ask_anew(question).await
-            }
-            Err(Unanswered::Failed(error)) => Err(error.clone()),
-            Err(Unanswered::Full) => self.ask_alone(question, asking, position).await,
+            Err(error) => Err(Error::clone(error)),
         }
     }
 
-    async fn ask_alone(
+    /// Asks, or waits for what somebody else asks, after this call began.
+    async fn ask_after(
         self: &Arc<Self>,
         question: &Question<'_>,
         asking: &Asking<'_>,
         position: Arc<Position>,
     ) -> Result<Answered, Error> {
-        if self.keeping.news.is_watching() && position.revision.is_some() {
+        let wait = if self.flights.is_under_way(&asking.key) { GATHER } else { Duration::ZERO };
+        let known = Known { era: 0, number: position.number };
+        let since = Begun { at: asking.begun, known };
+        let begun = Begun { at: Uptime(asking.begun.0 + wait), known };
+        let joined = self.flights.join(asking.key, since, begun, || {
+            let inner = Arc::clone(self);
             let asked = Asked::new(question, asking, &position, self.stale_if_error);
+            async move {
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                inner.ask_somehow(asked, position).await
+            }
+        });
+        match joined.await.as_deref() {
+            Ok(answered) => Ok(answered.clone()),
+            Err(error) => Err(Error::clone(error)),
+        }
+    }
+
+    /// Asks for what is known there, if that can't be all that was received here.
+    async fn ask_somehow(
+        self: &Arc<Self>,
+        asked: Asked,
+        position: Arc<Position>,
+    ) -> Result<Answered, Error> {
+        let mut anew = asked.message.clone();
+        if let Some(consistency) = &mut anew.consistency {
+            consistency.requirement = None;
+        }
+        if self.keeping.news.is_watching() && position.revision.is_some() {
             match self.ask_and_keep(asked, position).await {
                 Err(error) if error.is_of_revision() => {}
                 answered => return answered,
             }
         }
-        self.ask_anew(question).await
-    }
-
-    /// Asks for what is known there, whatever was received here.
-    async fn ask_anew(&self, question: &Question<'_>) -> Result<Answered, Error> {
-        Ok(self.told(question.message(None, self.stale_if_error)).await?.0)
+        Ok(self.told(anew).await?.0)
     }
 
     /// Asks for an answer that knows of all that was received, and keeps it.
@@ -365,9 +405,13 @@ impl Inner {
     /// What the authority says to this and, if that may be kept, at which revision. What is
     /// in no store is of none.
     async fn told(&self, message: VerifyRequest) -> Result<(Answered, Option<String>), Error> {
-        let answer = match self.remote.verify(message.clone()).await {
-            Err(status) if status.code() == Code::Unauthenticated && self.is_another_caller() => {
-                self.remote.verify(message).await?
+        let _may_ask = self.may_ask.try_acquire().map_err(|_| too_many())?;
+        let own = self.remote.own.value();
+        let answer = match self.remote.verify(&own, message.clone()).await {
+            Err(status)
+                if status.code() == Code::Unauthenticated && self.is_another_caller(&own).await =>
+            {
+                self.remote.verify(&self.remote.own.value(), message).await?
             }
             answer => answer?,
         };
@@ -380,14 +424,14 @@ impl Inner {
         Ok((Answered::Active(Arc::new(answer.try_into()?), stale), revision))
     }
 
-    /// Reads the own token again; whether it is another one.
-    fn is_another_caller(&self) -> bool {
-        let is_another = self.remote.own.read_again();
-        if is_another {
+    /// Whether this service presents another token than this by now, which may have been
+    /// read just for that.
+    async fn is_another_caller(&self, own: &Own) -> bool {
+        let changed = || {
             self.keeping.news.next_caller();
             self.keeping.forget();
-        }
-        is_another
+        };
+        self.remote.own.is_another(own, self.clock.uptime(), changed).await
     }
 
     fn has_expired(&self, identity: &Identity, at: Uptime) -> bool {

@@ -1,8 +1,14 @@
 //! Where the authority is, and how old an answer may be.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
 use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::ClientTlsConfig,
@@ -10,10 +16,13 @@ use tonic::{
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Uptime};
 
 /// The least that `max_staleness` may be.
 const LEAST_STALENESS: Duration = Duration::from_millis(100);
+
+/// How often the file with the own token is read again at most.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// How a [`Client`](super::Client) asks and what it keeps.
 #[derive(Clone)]
@@ -129,27 +138,33 @@ impl OwnToken {
     }
 
     /// The one in this file, white space around it ignored. It is read again with each
-    /// connection for changes, and when the authority refuses it.
+    /// connection for changes, and when the authority refuses it, once a second at most.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }
 
-    fn read(&self) -> Result<MetadataValue<Ascii>, Error> {
-        let text = match &self.0 {
-            Source::Text(text) => text.clone(),
-            Source::File(path) => Zeroizing::new(
-                std::fs::read_to_string(path)
-                    .map_err(|error| Error::Options(format!("{}: {error}", path.display())))?,
-            ),
-        };
-        let bearer = Zeroizing::new(format!("Bearer {}", text.trim()));
-        let mut value: MetadataValue<Ascii> = bearer
-            .parse()
-            .map_err(|_| Error::Options("this service's own token is no header".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(value)
+    fn read(&self) -> Result<Own, Error> {
+        match &self.0 {
+            Source::Text(text) => own(text),
+            Source::File(path) => read(path),
+        }
     }
+}
+
+fn read(path: &Path) -> Result<Own, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::Options(format!("{}: {error}", path.display())))?;
+    own(&Zeroizing::new(text))
+}
+
+fn own(text: &str) -> Result<Own, Error> {
+    let bearer = Zeroizing::new(format!("Bearer {}", text.trim()));
+    let mut value: MetadataValue<Ascii> = bearer
+        .parse()
+        .map_err(|_| Error::Options("this service's own token is no header".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(Arc::new(value))
 }
 
 impl fmt::Debug for OwnToken {
@@ -161,31 +176,49 @@ impl fmt::Debug for OwnToken {
     }
 }
 
+/// The header with the own token, as it was read once.
+pub(super) type Own = Arc<MetadataValue<Ascii>>;
+
 /// The header with the own token, as it was last read.
 pub(super) struct Presented {
     source: OwnToken,
     value: ArcSwap<MetadataValue<Ascii>>,
+    /// When it was last read again. Held while that is done.
+    read_at: Mutex<Option<Uptime>>,
 }
 
 impl Presented {
     pub(super) fn read(source: OwnToken) -> Result<Self, Error> {
-        let value = ArcSwap::from_pointee(source.read()?);
-        Ok(Self { source, value })
+        let value = ArcSwap::new(source.read()?);
+        Ok(Self { source, value, read_at: Mutex::default() })
     }
 
-    pub(super) fn value(&self) -> MetadataValue<Ascii> {
-        MetadataValue::clone(&self.value.load())
+    pub(super) fn value(&self) -> Own {
+        self.value.load_full()
     }
 
-    /// Reads it again; whether it is another one. One that can't be read changes nothing.
-    pub(super) fn read_again(&self) -> bool {
-        match self.source.read() {
-            Ok(value) if value != **self.value.load() => {
-                self.value.store(Arc::new(value));
+    /// Whether another one is presented by now than was `sent`. If not, its file is read
+    /// again, unless that was done less than a second ago; one that can't be read changes
+    /// nothing. `changed` is called as soon as what was read is presented.
+    pub(super) async fn is_another(&self, sent: &Own, now: Uptime, changed: impl FnOnce()) -> bool {
+        let Source::File(path) = &self.source.0 else { return false };
+        let mut read_at = self.read_at.lock().await;
+        if self.value() != *sent {
+            return true;
+        }
+        if read_at.is_some_and(|read_at| now.since(read_at) < READ_AGAIN) {
+            return false;
+        }
+        *read_at = Some(now);
+        let path = path.clone();
+        match tokio::task::spawn_blocking(move || read(&path)).await {
+            Ok(Ok(value)) if value != *sent => {
+                self.value.store(value);
+                changed();
                 true
             }
-            Ok(_) => false,
-            Err(error) => {
+            Ok(Ok(_)) | Err(_) => false,
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "this service's own token can't be read");
                 false
             }

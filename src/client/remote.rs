@@ -11,10 +11,14 @@ use std::{
 use tonic::{
     Code, Request, Status, Streaming,
     codegen::tokio_stream::wrappers::ReceiverStream,
+    metadata::MetadataValue,
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::{Error, Options, options::Presented};
+use super::{
+    Error, Options,
+    options::{Own, Presented},
+};
 use crate::{
     clock::{Clock, Uptime},
     proto::v1::{
@@ -88,22 +92,26 @@ impl Remote {
         turn.clone().find(|place| place.is_well(now)).or_else(|| turn.next()).expect("there is one")
     }
 
-    /// Asks, and once more at each address if it is gone before it has answered. It takes
-    /// no longer than a call may.
-    pub(super) async fn verify(&self, request: VerifyRequest) -> Result<VerifyResponse, Status> {
+    /// Asks as who presents this, and once more at each address if it is gone before it has
+    /// answered. It takes no longer than a call may.
+    pub(super) async fn verify(
+        &self,
+        own: &Own,
+        request: VerifyRequest,
+    ) -> Result<VerifyResponse, Status> {
         let tries = self.places.len() + 1;
         let all = async {
             let mut tried = 1;
             loop {
                 let place = self.place();
-                let status = match self.verify_at(place, request.clone()).await {
+                let status = match self.verify_at(place, own, request.clone()).await {
                     Ok(answer) => return Ok(answer),
                     Err(status) => status,
                 };
                 if !is_gone(&status) || tried == tries {
                     return Err(status);
                 }
-                place.fail(self.clock.uptime());
+                self.pass_over(place);
                 tried += 1;
                 if self.places.iter().all(|place| !place.is_well(self.clock.uptime())) {
                     tokio::time::sleep(AGAIN).await;
@@ -119,11 +127,12 @@ impl Remote {
     async fn verify_at(
         &self,
         place: &Place,
+        own: &Own,
         request: VerifyRequest,
     ) -> Result<VerifyResponse, Status> {
         // Where there are others, one that does not answer gets only a part of the time.
         let patience = if self.places.len() > 1 { self.timeout / 2 } else { self.timeout };
-        let mut request = self.request(request);
+        let mut request = presenting(own, request);
         request.set_timeout(patience);
         let mut client = VerificationClient::new(place.channel.clone());
         match tokio::time::timeout(patience, client.verify(request)).await {
@@ -134,36 +143,51 @@ impl Remote {
 
     /// Reports uses.
     pub(super) async fn report_use(&self, request: ReportUseRequest) -> Result<(), Status> {
+        let request = presenting(&self.own.value(), request);
         let mut client = VerificationClient::new(self.place().channel.clone());
-        match tokio::time::timeout(self.timeout, client.report_use(self.request(request))).await {
+        match tokio::time::timeout(self.timeout, client.report_use(request)).await {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(too_late()),
         }
     }
 
-    /// Watches changes, at the next address.
+    /// Watches changes as who presents this, at the next address: which that is.
     pub(super) async fn watch(
         &self,
+        own: &Own,
         requests: ReceiverStream<WatchRequest>,
-    ) -> Result<Streaming<WatchResponse>, Status> {
+    ) -> Result<(Streaming<WatchResponse>, &Place), Status> {
         let place = self.place();
         let mut client = VerificationClient::new(place.channel.clone());
-        let opened =
-            match tokio::time::timeout(self.timeout, client.watch(self.request(requests))).await {
-                Ok(answer) => answer.map(tonic::Response::into_inner),
-                Err(_) => Err(too_late()),
-            };
-        if opened.as_ref().is_err_and(is_gone) {
-            place.fail(self.clock.uptime());
+        let opened = client.watch(presenting(own, requests));
+        let (opened, is_gone) = match tokio::time::timeout(self.timeout, opened).await {
+            Ok(opened) => {
+                let is_gone = opened.as_ref().is_err_and(is_gone);
+                (opened.map(tonic::Response::into_inner), is_gone)
+            }
+            Err(_) => (Err(too_late()), true),
+        };
+        if is_gone {
+            self.pass_over(place);
         }
-        opened
+        opened.map(|stream| (stream, place))
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.own.value());
-        request
+    /// Others are preferred for a moment.
+    pub(super) fn pass_over(&self, place: &Place) {
+        place.fail(self.clock.uptime());
     }
+
+    /// Whether there is more than one address.
+    pub(super) fn has_others(&self) -> bool {
+        self.places.len() > 1
+    }
+}
+
+fn presenting<T>(own: &Own, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", MetadataValue::clone(own));
+    request
 }
 
 impl Place {

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tonic::{Code, Status, codegen::tokio_stream::wrappers::ReceiverStream};
 
-use super::{Inner, answer::to_timestamp, news::News};
+use super::{Inner, answer::to_timestamp, news::News, options::Own};
 use crate::{
     clock::{Clock, Uptime},
     domain::Touched,
@@ -25,11 +25,11 @@ const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
 const REFUSED: Duration = Duration::from_secs(15);
 
-/// How many pings may be unanswered; beyond that no more are sent.
+/// How many pings are waited for: the last ones, since what an older one proves is too old.
 const PINGS: usize = 64;
 
-/// The longest time without a pong before another connection is tried, where staleness
-/// is not longer.
+/// The longest time without a pong before another address is tried, where there is one
+/// and staleness is not longer.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// Why a stream ended.
@@ -46,7 +46,10 @@ pub(super) async fn watch(inner: Arc<Inner>) {
     let mut pause = FIRST;
     loop {
         let mut was_confirmed = false;
-        let ended = once(&inner, &mut was_confirmed).await;
+        // Before the own token is taken to be presented.
+        let caller = news.caller();
+        let own = inner.remote.own.value();
+        let ended = once(&inner, caller, &own, &mut was_confirmed).await;
         news.set_watching(false);
         if was_confirmed {
             pause = FIRST;
@@ -67,20 +70,18 @@ pub(super) async fn watch(inner: Arc<Inner>) {
         // Half of it to all of it.
         sleep(pause.mul_f64(0.5 + f64::from(byte) / 512.0)).await;
         pause = (pause * 2).min(if is_refused { REFUSED } else { LONGEST });
-        inner.is_another_caller();
+        inner.is_another_caller(&own).await;
     }
 }
 
 /// One stream, from its start to its end.
-async fn once(inner: &Inner, was_confirmed: &mut bool) -> Ended {
+async fn once(inner: &Inner, caller: u64, own: &Own, was_confirmed: &mut bool) -> Ended {
     let news = &inner.keeping.news;
-    // Before the own token is taken to be presented.
-    let caller = news.caller();
     let (sender, receiver) = mpsc::channel(4);
     let since_revision = news.position().revision.clone();
     send(&sender, Command::Start(WatchStart { since_revision }));
-    let mut stream = match inner.remote.watch(ReceiverStream::new(receiver)).await {
-        Ok(stream) => stream,
+    let (mut stream, place) = match inner.remote.watch(own, ReceiverStream::new(receiver)).await {
+        Ok(opened) => opened,
         Err(status) => return Ended::Broken(Some(status)),
     };
     news.set_watching(true);
@@ -88,13 +89,13 @@ async fn once(inner: &Inner, was_confirmed: &mut bool) -> Ended {
     let mut tick = interval(inner.max_staleness / 4);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let silence = SILENCE.max(inner.max_staleness * 2);
-    let mut heard_at = tokio::time::Instant::now();
+    let mut heard_at = inner.clock.uptime();
     while caller == news.caller() {
         tokio::select! {
             received = stream.message() => match received {
                 Ok(Some(WatchResponse { event: Some(event) })) => {
                     if matches!(event, Event::Pong(_)) {
-                        heard_at = tokio::time::Instant::now();
+                        heard_at = inner.clock.uptime();
                     }
                     if caller != news.caller() {
                         break;
@@ -113,13 +114,14 @@ async fn once(inner: &Inner, was_confirmed: &mut bool) -> Ended {
                 Err(status) => return Ended::Broken(Some(status)),
             },
             _ = tick.tick() => {
-                if heard_at.elapsed() > silence {
+                // The instant before it is sent.
+                let now = inner.clock.uptime();
+                // A server without its store is silent, too: another one may have it.
+                if now.since(heard_at) > silence && inner.remote.has_others() {
+                    inner.remote.pass_over(place);
                     return Ended::Broken(Some(Status::unavailable("no pong came")));
                 }
-                // The instant before it is sent.
-                if let Some(ping) = pings.next(inner.clock.uptime()) {
-                    send(&sender, Command::Ping(ping));
-                }
+                send(&sender, Command::Ping(pings.next(now)));
             }
         }
     }
@@ -139,13 +141,14 @@ struct Pings {
 }
 
 impl Pings {
-    /// One more, unless too many are unanswered.
-    fn next(&mut self, now: Uptime) -> Option<WatchPing> {
-        (self.sent.len() < PINGS).then(|| {
-            self.last += 1;
-            self.sent.push_back((self.last, now));
-            WatchPing { nonce: self.last }
-        })
+    /// One more. Of too many the first is no longer waited for.
+    fn next(&mut self, now: Uptime) -> WatchPing {
+        if self.sent.len() == PINGS {
+            self.sent.pop_front();
+        }
+        self.last += 1;
+        self.sent.push_back((self.last, now));
+        WatchPing { nonce: self.last }
     }
 
     /// When the ping was sent that this answers. Those before it are no longer waited for.
@@ -214,4 +217,22 @@ fn touched(change: WatchChange) -> (Vec<Touched>, String, Vec<String>) {
         touched = vec![Touched::Everything];
     }
     (touched, revision, earlier_revisions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_pings_are_waited_for() {
+        let mut pings = Pings::default();
+        for second in 1..=200 {
+            assert_eq!(pings.next(Uptime(Duration::from_secs(second))).nonce, second);
+        }
+        assert_eq!(pings.answered(200 - PINGS as u64), None);
+        let sent_at = Uptime(Duration::from_secs(199));
+        assert_eq!(pings.answered(199), Some(sent_at));
+        assert_eq!(pings.answered(198), None);
+        assert!(pings.answered(200).is_some());
+    }
 }

@@ -106,6 +106,12 @@ where
         }
     }
 
+    /// Whether somebody reads this.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_under_way(&self, key: &Key) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     /// How many are under way.
     pub(crate) fn under_way(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()

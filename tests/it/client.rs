@@ -1,10 +1,15 @@
 //! The client: what it keeps, what it asks, and that it never answers what it can't know.
 
 mod authority;
+mod crowd;
+mod ends;
 mod protected;
 mod rolling;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use token_authority::{
     client::{Client, Error, Kind, Options, OwnToken, Question, Reason},
@@ -387,7 +392,8 @@ async fn who_becomes_another_caller_keeps_nothing() {
     let file = directory.path().join("own.token");
     std::fs::write(&file, "own\n").unwrap();
     let endpoints = [format!("http://{}", authority.address)];
-    let client = Client::start(Options::new(endpoints, OwnToken::file(&file))).unwrap();
+    let options = Options::new(endpoints, OwnToken::file(&file));
+    let client = Client::start(options.clock(Arc::new(authority.says.clock.clone()))).unwrap();
     until("it is fresh", SOON, async || client.state().is_fresh).await;
     assert!(is_active(&client, "good").await && is_kept(&client, "good"));
 
@@ -395,6 +401,8 @@ async fn who_becomes_another_caller_keeps_nothing() {
     let error = client.verify(Question::new("another")).await.unwrap_err();
     assert!(matches!(error, Error::OwnToken(_)), "{error}");
     std::fs::write(&file, "other").unwrap();
+    // It is read once a second at most.
+    authority.says.clock.sleep(Duration::from_secs(1));
     assert!(!is_active(&client, "another").await);
     assert!(!is_kept(&client, "good"));
     until("it watches as that", SOON, async || client.state().is_fresh).await;

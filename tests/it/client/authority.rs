@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -48,6 +48,10 @@ pub(super) struct Says {
     pub(super) gives: Semaphore,
     pub(super) asked: Mutex<Vec<VerifyRequest>>,
     pub(super) uses: Mutex<Vec<TokenUse>>,
+    /// Each report takes one of these, before it is noted.
+    pub(super) takes: Semaphore,
+    pub(super) reports: AtomicUsize,
+    pub(super) pings: Arc<AtomicUsize>,
     /// With which revision each stream was begun.
     pub(super) starts: Mutex<Vec<Option<String>>>,
     pub(super) pongs: Arc<Pongs>,
@@ -92,6 +96,9 @@ impl Authority {
             gives: Semaphore::new(1 << 20),
             asked: Mutex::default(),
             uses: Mutex::default(),
+            takes: Semaphore::new(1 << 20),
+            reports: AtomicUsize::new(0),
+            pings: Arc::default(),
             starts: Mutex::default(),
             pongs: Arc::new(Pongs {
                 clock,
@@ -228,6 +235,8 @@ impl Verification for Says {
         &self,
         request: Request<ReportUseRequest>,
     ) -> Result<Response<ReportUseResponse>, Status> {
+        self.reports.fetch_add(1, Ordering::SeqCst);
+        self.takes.acquire().await.unwrap().forget();
         self.uses.lock().unwrap().extend(request.into_inner().items);
         Ok(Response::new(ReportUseResponse {}))
     }
@@ -254,10 +263,11 @@ impl Verification for Says {
         // Once the streams are forgotten, this one ends.
         let weak = sender.downgrade();
         self.streams.lock().unwrap().push(sender);
-        let pongs = Arc::clone(&self.pongs);
+        let (pongs, pings) = (Arc::clone(&self.pongs), Arc::clone(&self.pings));
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
                 let Some(Command::Ping(ping)) = request.command else { continue };
+                pings.fetch_add(1, Ordering::SeqCst);
                 let Some(sender) = weak.upgrade() else { break };
                 if let Some(pong) = pongs.to(ping.nonce) {
                     let _ = sender.send(Ok(WatchResponse { event: Some(Event::Pong(pong)) })).await;
