@@ -113,6 +113,7 @@ where
     }
 
     /// How many are under way.
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn under_way(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

@@ -27,6 +27,13 @@ const QUESTIONS: usize = 1_024;
 /// How many interceptors wait.
 const INTERCEPTORS: usize = 64;
 
+/// A client that is fresh, and waits for answers as long as the test does.
+async fn patient(authority: &Authority) -> Client {
+    let client = Client::start(authority.options().timeout(Duration::from_mins(5))).unwrap();
+    until("it is fresh", SOON, async || client.state().is_fresh).await;
+    client
+}
+
 /// It does not say any more whether it told all.
 fn falter(authority: &Authority) {
     authority.says.pongs.are_sent.store(false, Ordering::SeqCst);
@@ -37,7 +44,7 @@ fn falter(authority: &Authority) {
 async fn who_asks_for_the_same_shares_the_question_though_nothing_is_known_of_changes() {
     let authority = Authority::start().await;
     authority.says.answer("good", active("good", &[]));
-    let client = authority.client().await;
+    let client = patient(&authority).await;
     falter(&authority);
     authority.says.gives.forget_permits(usize::MAX);
     let begun = Arc::<AtomicUsize>::default();
@@ -62,7 +69,7 @@ async fn who_asks_for_the_same_shares_the_question_though_nothing_is_known_of_ch
 async fn nothing_that_was_asked_before_a_call_answers_it_then() {
     let authority = Authority::start().await;
     authority.says.answer("good", active("good", &[]));
-    let client = authority.client().await;
+    let client = patient(&authority).await;
     falter(&authority);
     authority.says.gives.forget_permits(usize::MAX);
     let ask = || {
@@ -81,23 +88,24 @@ async fn nothing_that_was_asked_before_a_call_answers_it_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn so_many_questions_are_under_way_and_no_more() {
     let authority = Authority::start().await;
-    let client = authority.client().await;
+    let client = patient(&authority).await;
     authority.says.gives.forget_permits(usize::MAX);
     for is_known in [true, false] {
         if !is_known {
             falter(&authority);
         }
-        let calls: JoinSet<bool> = (0..QUESTIONS)
+        let calls: JoinSet<()> = (0..QUESTIONS)
             .map(|number| {
                 let client = client.clone();
-                async move { is_active(&client, &format!("made-up-{is_known}-{number}")).await }
+                let token = format!("made-up-{is_known}-{number}");
+                async move { drop(client.verify(Question::new(&token)).await) }
             })
             .collect();
         until("they are asked", SOON, async || client.state().under_way == QUESTIONS).await;
         let error = client.verify(Question::new("one more")).await.unwrap_err();
         assert!(matches!(&error, Error::Unavailable(why) if why.contains("1024")), "{error}");
-        drop(calls);
         authority.says.gives.add_permits(QUESTIONS);
+        calls.join_all().await;
         until("they are answered", SOON, async || client.state().under_way == 0).await;
     }
 }
@@ -112,7 +120,7 @@ fn presenting(token: &str) -> Request<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn so_many_interceptors_wait_and_no_more() {
     let authority = Authority::start().await;
-    let client = authority.client().await;
+    let client = patient(&authority).await;
     let guard = client.interceptor(["read:notes"]);
     authority.says.gives.forget_permits(usize::MAX);
     let calls: JoinSet<Status> = (0..INTERCEPTORS)
