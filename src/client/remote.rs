@@ -1,6 +1,7 @@
 //! The authority, at one or several addresses.
 
 use std::{
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -83,37 +84,45 @@ impl Remote {
         })
     }
 
-    /// The next address in turn that did not fail a moment ago, or simply the next.
-    fn place(&self) -> &Place {
+    /// The next address in turn: one that this call did not try yet, and that did not fail
+    /// a moment ago, as far as there is one.
+    fn place(&self, tried: &[&Place]) -> &Place {
         let now = self.clock.uptime();
         let next = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut turn = (0..self.places.len())
-            .map(|at| &self.places[next.wrapping_add(at) % self.places.len()]);
-        turn.clone().find(|place| place.is_well(now)).or_else(|| turn.next()).expect("there is one")
+        let turn = || {
+            (0..self.places.len()).map(|at| &self.places[next.wrapping_add(at) % self.places.len()])
+        };
+        let is_new = |place: &Place| !tried.iter().any(|tried| ptr::eq(*tried, place));
+        let new = || turn().filter(|place| is_new(place));
+        new()
+            .find(|place| place.is_well(now))
+            .or_else(|| new().next())
+            .or_else(|| turn().find(|place| place.is_well(now)))
+            .or_else(|| turn().next())
+            .expect("there is one")
     }
 
-    /// Asks as who presents this, and once more at each address if it is gone before it has
-    /// answered. It takes no longer than a call may.
+    /// Asks as who presents this, at each address until one has answered, and then once
+    /// more. It takes no longer than a call may.
     pub(super) async fn verify(
         &self,
         own: &Own,
         request: VerifyRequest,
     ) -> Result<VerifyResponse, Status> {
-        let tries = self.places.len() + 1;
         let all = async {
-            let mut tried = 1;
+            let mut tried = Vec::new();
             loop {
-                let place = self.place();
+                let place = self.place(&tried);
                 let status = match self.verify_at(place, own, request.clone()).await {
                     Ok(answer) => return Ok(answer),
                     Err(status) => status,
                 };
-                if !is_gone(&status) || tried == tries {
+                if !is_gone(&status) || tried.len() == self.places.len() {
                     return Err(status);
                 }
                 self.pass_over(place);
-                tried += 1;
-                if self.places.iter().all(|place| !place.is_well(self.clock.uptime())) {
+                tried.push(place);
+                if tried.len() == self.places.len() {
                     tokio::time::sleep(AGAIN).await;
                 }
             }
@@ -144,7 +153,7 @@ impl Remote {
     /// Reports uses.
     pub(super) async fn report_use(&self, request: ReportUseRequest) -> Result<(), Status> {
         let request = presenting(&self.own.value(), request);
-        let mut client = VerificationClient::new(self.place().channel.clone());
+        let mut client = VerificationClient::new(self.place(&[]).channel.clone());
         match tokio::time::timeout(self.timeout, client.report_use(request)).await {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(too_late()),
@@ -157,7 +166,7 @@ impl Remote {
         own: &Own,
         requests: ReceiverStream<WatchRequest>,
     ) -> Result<(Streaming<WatchResponse>, &Place), Status> {
-        let place = self.place();
+        let place = self.place(&[]);
         let mut client = VerificationClient::new(place.channel.clone());
         let opened = client.watch(presenting(own, requests));
         let (opened, is_gone) = match tokio::time::timeout(self.timeout, opened).await {
@@ -208,4 +217,29 @@ fn too_late() -> Status {
 /// Whether the call was not answered, or by somebody who can't answer now: another may.
 fn is_gone(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::OwnToken;
+
+    #[tokio::test]
+    async fn a_call_tries_each_address_though_all_failed_a_moment_ago() {
+        let endpoints = ["http://one:1", "http://two:1", "http://three:1"];
+        let remote = Remote::new(&Options::new(endpoints, OwnToken::text("own"))).unwrap();
+        let [one, two, three] = &*remote.places else { panic!("there are three") };
+        for place in [one, two] {
+            remote.pass_over(place);
+        }
+        for _ in 0..6 {
+            assert!(ptr::eq(remote.place(&[]), three));
+            assert!(ptr::eq(remote.place(&[one, three]), two));
+        }
+        remote.pass_over(three);
+        for _ in 0..6 {
+            // Others took their turn meanwhile.
+            assert!(ptr::eq(remote.place(&[two, three]), one));
+        }
+    }
 }

@@ -233,7 +233,7 @@ async fn an_answer_is_kept_once_its_revision_was_received_and_if_nothing_is_left
 async fn how_old_an_answer_may_be_is_said_with_each_question() {
     let authority = Authority::start().await;
     for stale_if_error in [Duration::ZERO, Duration::from_secs(90)] {
-        let client = Client::connect(authority.options().stale_if_error(stale_if_error)).unwrap();
+        let client = Client::start(authority.options().stale_if_error(stale_if_error)).unwrap();
         for is_fresh in [false, true] {
             until("it watches", SOON, async || !is_fresh || client.state().is_fresh).await;
             client.verify(Question::new("unknown")).await.unwrap();
