@@ -28,7 +28,7 @@ use crate::{
 
 /// How often it is looked whether there is something to write: a first use is written
 /// within two seconds.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How exact the last use is of what is used again and again.
 const RESOLUTION: Duration = Duration::from_mins(1);

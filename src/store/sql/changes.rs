@@ -54,7 +54,7 @@ pub(super) async fn changes(pool: &Pool<Db>, after: Revision) -> Result<News, St
 const REACHED: &str = "\
     SELECT CASE WHEN $1 < r.number THEN coalesce( \
     (SELECT c.mark = $2 FROM changes c WHERE c.revision = $1), \
-    $1 < (SELECT min(c.revision) FROM changes c), FALSE) \
+    $1 >= 0 AND $1 < (SELECT min(c.revision) FROM changes c), FALSE) \
     ELSE $1 = r.number AND $2 = r.mark END FROM revision r WHERE r.id = 1";
 
 pub(super) async fn reached(pool: &Pool<Db>, revision: Revision) -> Result<bool, StoreError> {

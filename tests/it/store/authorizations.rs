@@ -275,7 +275,9 @@ async fn updated_authorization_is_as_it_shall_be(engine: Engine) {
     let untouched = store.credential(authorization(&bystander.credential.id)).await.unwrap();
     assert_eq!(untouched, Some(bystander));
     assert_eq!(revision.number, 1);
-    assert_eq!(store.touched().await, [touches(&new.id)]);
+    // Who knew of it as the user's before is told of the user.
+    let told = format!(r#"[["user","{}"],["credential","{}"]]"#, alice.id, new.id.0);
+    assert_eq!(store.touched().await, [told]);
     assert_eq!(store.actions().await.last().unwrap(), "credential.update");
     let query = "SELECT targets || details FROM audit WHERE action = 'credential.update'";
     let said = store.texts(query).await;
