@@ -98,7 +98,10 @@ impl Replicated {
 
     /// Kills the first, and has the copy take changes from here on.
     pub(crate) async fn fail_over(&mut self) {
-        tokio::task::block_in_place(|| self.primary.kill());
+        tokio::task::block_in_place(|| {
+            self.primary.kill();
+            self.primary.clear_up();
+        });
         self.promote_standby().await;
         let mut standby = PgConnection::connect(&self.standby()).await.unwrap();
         wait_for(&mut standby, "SELECT NOT pg_is_in_recovery()").await;
@@ -215,6 +218,15 @@ impl Cluster {
         // Where nobody looks after orphans it seems to be there still.
         for left in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
             fs::remove_file(self.directory.join(left)).unwrap();
+        }
+    }
+
+    /// Does what its guard would have done, of one that was killed for good.
+    fn clear_up(&self) {
+        if env::var_os("KEEP_TEST_STORES").is_some_and(|kept| !kept.is_empty()) {
+            fs::write(self.directory.join("stopped"), "").unwrap();
+        } else {
+            fs::remove_dir_all(&self.directory).unwrap();
         }
     }
 
