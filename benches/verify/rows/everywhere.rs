@@ -29,6 +29,9 @@ const REVOKERS: usize = 4;
 /// No call that begins so long after a revocation was acknowledged may miss it.
 const BOUND: Duration = Duration::from_secs(2);
 
+/// How much of what was not asked in time is asked later.
+const BACKLOG: Duration = Duration::from_millis(10);
+
 /// How many tokens are revoked while one who keeps answers is frozen.
 const MEANWHILE: usize = 50;
 
@@ -66,36 +69,50 @@ impl Everywhere {
     }
 }
 
+/// How many answers a second each of them gives while all are asked without a pause.
+fn most(targets: &[Target], question: &Question, lasts: Duration) -> Vec<f64> {
+    let width = Width { connections: 1, streams: 1 };
+    std::thread::scope(|scope| {
+        let ask = |target| scope.spawn(move || load::closed(target, question, width, lasts));
+        let asking: Vec<_> = targets.iter().map(ask).collect();
+        asking.into_iter().map(|thread| thread.join().unwrap().right().rate()).collect()
+    })
+}
+
 /// A load of good tokens at each of them, until it is told to stop.
 struct Load {
     runs: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<u64>>,
+    tasks: JoinSet<u64>,
 }
 
 impl Load {
-    fn start(targets: &[Target], tokens: &[String]) -> Self {
+    /// Asks each so often a second, unless it is slower.
+    fn start(targets: &[Target], question: &Question, rates: &[f64]) -> Self {
         let runs = Arc::new(AtomicBool::new(true));
-        let thread = |target: &Target| {
-            let (runs, target) = (Arc::clone(&runs), target.clone());
-            let question = Question::verify(tokens);
-            std::thread::spawn(move || {
-                let width = Width { connections: 1, streams: 1 };
-                let mut answers = 0;
-                while runs.load(Ordering::Relaxed) {
-                    let lasts = Duration::from_millis(500);
-                    answers += load::closed(&target, &question, width, lasts).right().answers;
+        let ask = |(target, rate): (&Target, &f64)| {
+            let (runs, target, question) = (Arc::clone(&runs), target.clone(), question.clone());
+            let pause = Duration::from_secs_f64(1.0 / rate);
+            async move {
+                let connection = Connection::open(&target).await.unwrap();
+                let (mut answers, mut due) = (0, Instant::now());
+                for message in (0..).map_while(|at| question.at(at)) {
+                    if !runs.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    tokio::time::sleep_until(due.into()).await;
+                    answers += connection.ask(&question, message).await.expect("it is right");
+                    due = (due + pause).max(Instant::now() - BACKLOG);
                 }
                 answers
-            })
+            }
         };
-        let threads = targets.iter().map(thread).collect();
-        Self { runs, threads }
+        Self { runs: Arc::clone(&runs), tasks: targets.iter().zip(rates).map(ask).collect() }
     }
 
     /// How many answers there were, all of them right.
-    fn stop(self) -> u64 {
+    async fn stop(self) -> u64 {
         self.runs.store(false, Ordering::Relaxed);
-        self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        self.tasks.join_all().await.into_iter().sum()
     }
 }
 
@@ -109,15 +126,31 @@ pub(crate) async fn everywhere(world: &World, report: &mut Report) {
     for target in &asking {
         world::warmed(target, &warm).await;
     }
-    let load = Load::start(&asking, &warm);
-    let rows: Arc<[usize]> = seeds.fresh(count).collect();
+    // Where every CPU is taken, what is measured is who has to wait for one.
+    let warm = Question::verify(&warm);
+    let lasts = world.scale(Duration::from_secs(5), Duration::from_secs(1));
+    let half: Vec<f64> = most(&asking, &warm, lasts).iter().map(|rate| rate / 2.0).collect();
+    let load = Load::start(&asking, &warm, &half);
+    let since = Instant::now();
+    let [servers, keepers] = revoke(&all, seeds.fresh(count).collect()).await;
+    let took = since.elapsed().as_secs_f64();
+    let answers = load.stop().await;
+    let about = (format!("{:.0} revoked/s", count as f64 / took), answers as f64 / took);
+    tell(report, "the other servers", servers, count, &about, Some(Goal::AtMost(50.0)));
+    tell(report, "services that keep answers", keepers, count, &about, None);
+    frozen(world, &all, seeds, report).await;
+    all.stop().await;
+}
+
+/// Revokes the tokens of these rows, and gives how long the other servers took them after
+/// that, and services that keep answers.
+async fn revoke(all: &Everywhere, rows: Arc<[usize]>) -> [Histogram<u64>; 2] {
     let next = Arc::new(AtomicUsize::new(0));
     let waits = Arc::new(Mutex::new([histogram(), histogram()]));
-    let since = Instant::now();
     let mut revokers = JoinSet::new();
     for _ in 0..REVOKERS {
         let (rows, next, waits) = (Arc::clone(&rows), Arc::clone(&next), Arc::clone(&waits));
-        let (admin, asking) = (all.admin.clone(), asking.clone());
+        let (admin, asking) = (all.admin.clone(), all.asking());
         revokers.spawn(async move {
             let mut asked = Vec::new();
             let mut revoking = Vec::new();
@@ -128,9 +161,7 @@ pub(crate) async fn everywhere(world: &World, report: &mut Report) {
                 let target = Target { bearer: admin.clone(), ..target.clone() };
                 revoking.push(Connection::open(&target).await.unwrap());
             }
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(row) = rows.get(at) else { break };
+            while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // Which comes in no order that any of them could know.
                 let here = (row.wrapping_mul(0x9e37_79b9) >> 7) % SERVERS;
                 let took = refused_after(&revoking[here], here, &asked, *row).await;
@@ -145,14 +176,8 @@ pub(crate) async fn everywhere(world: &World, report: &mut Report) {
     while let Some(revoker) = revokers.join_next().await {
         revoker.unwrap();
     }
-    let took = since.elapsed().as_secs_f64();
-    let answers = load.stop();
-    let [servers, keepers] = waits.lock().unwrap().clone();
-    let about = (format!("{:.0} revoked/s", count as f64 / took), answers as f64 / took);
-    tell(report, "the other servers", servers, count, &about, Some(Goal::AtMost(50.0)));
-    tell(report, "services that keep answers", keepers, count, &about, None);
-    frozen(world, &all, seeds, report).await;
-    all.stop().await;
+    let waits = waits.lock().unwrap();
+    waits.clone()
 }
 
 fn histogram() -> Histogram<u64> {
