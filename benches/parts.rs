@@ -261,6 +261,8 @@ fn whole(bench: &Bench, runtime: &Runtime) {
         "token-authority".to_owned(),
         "serve".to_owned(),
         "--grpc-listen=127.0.0.1:0".to_owned(),
+        "--http-listen=".to_owned(),
+        "--admin-listen=".to_owned(),
         // Nothing else runs here while it is measured, so nothing is confirmed.
         "--max-staleness=1h".to_owned(),
         format!("--data-dir={}", directory.path().display()),
@@ -313,6 +315,8 @@ fn client(bench: &Bench) {
         "token-authority".to_owned(),
         "serve".to_owned(),
         "--grpc-listen=127.0.0.1:0".to_owned(),
+        "--http-listen=".to_owned(),
+        "--admin-listen=".to_owned(),
         format!("--data-dir={}", directory.path().display()),
     ];
     let Command::Serve(settings) = config::read(arguments.map(Into::into)).unwrap().command else {

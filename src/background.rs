@@ -11,6 +11,7 @@ use crate::{
     config::Settings,
     domain::{CredentialId, Peppers},
     grpc,
+    http::Admin,
     root::RootTokens,
     store::{self, Actor, Store, StoreError},
     tls::Tls,
@@ -40,7 +41,7 @@ pub(crate) fn watch_store(
     store: Arc<dyn Store>,
     peppers: Arc<Peppers>,
     verifier: Arc<Verifier>,
-    health: HealthReporter,
+    health: Health,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut told = (true, true);
@@ -62,7 +63,7 @@ pub(crate) fn watch_store(
             let serving = (held && verifier.is_answering(), managing);
             // Whoever watches would be told what it knows each time.
             if serving != told {
-                set_health(&health, serving.0, serving.1).await;
+                health.set(serving.0, serving.1).await;
                 told = serving;
             }
             tokio::time::sleep(HEALTH_INTERVAL).await;
@@ -141,24 +142,43 @@ impl Settling {
     }
 }
 
-/// Tells whether Verification, and with it the service as a whole, can be answered, and
-/// whether the services that manage can.
-pub(crate) async fn set_health(health: &HealthReporter, verifying: bool, managing: bool) {
-    let [verification, others @ ..] = grpc::SERVICES;
-    let all = [("", verifying), (verification, verifying)]
-        .into_iter()
-        .chain(others.map(|service| (service, managing)));
-    for (service, serving) in all {
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        health.set_service_status(service, status).await;
-    }
+/// What is told of the service's health, over gRPC and to those who run it.
+#[derive(Clone)]
+pub(crate) struct Health {
+    reporter: HealthReporter,
+    admin: Admin,
 }
 
-/// Ends what watches the health service, once it was told: it would hold its connection.
-pub(crate) async fn end_health(health: &HealthReporter) {
-    let mut health = health.clone();
-    for service in [""].into_iter().chain(grpc::SERVICES) {
-        health.clear_service_status(service).await;
+impl Health {
+    pub(crate) fn new(reporter: HealthReporter) -> Self {
+        Self { reporter, admin: Admin::default() }
+    }
+
+    /// What tells it to those who run it.
+    pub(crate) fn admin(&self) -> Admin {
+        self.admin.clone()
+    }
+
+    /// Tells whether Verification, and with it the service as a whole, can be answered, and
+    /// whether the services that manage can.
+    pub(crate) async fn set(&self, verifying: bool, managing: bool) {
+        self.admin.set_ready(verifying);
+        let [verification, others @ ..] = grpc::SERVICES;
+        let all = [("", verifying), (verification, verifying)]
+            .into_iter()
+            .chain(others.map(|service| (service, managing)));
+        for (service, serving) in all {
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// Ends what watches it, once that was told: it would hold its connection.
+    pub(crate) async fn end(&self) {
+        let mut reporter = self.reporter.clone();
+        for service in [""].into_iter().chain(grpc::SERVICES) {
+            reporter.clear_service_status(service).await;
+        }
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Caller {
     pub ip: Option<IpAddr>,
     /// The name of the call in the logs.
     pub request_id: String,
+    /// What it calls over HTTP, which the scopes of an API client authorization are about
+    /// then: method and path. `None`: it calls over gRPC.
+    pub route: Option<(String, String)>,
 }
 
 impl Caller {
@@ -102,10 +105,13 @@ impl Caller {
         }
     }
 
-    /// Whether the scopes of its API client authorization allow `POST` to `path`.
+    /// Whether the scopes of its API client authorization allow this call: `POST` to the
+    /// RPC's path, or what it calls over HTTP instead.
     #[must_use]
-    pub fn may_post(&self, path: &str) -> bool {
-        route_allowed(&self.found.credential.scopes, "POST", path)
+    pub fn may_call(&self, path: &str) -> bool {
+        let over_http = self.route.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
+        let (method, path) = over_http.unwrap_or(("POST", path));
+        route_allowed(&self.found.credential.scopes, method, path)
     }
 
     /// Whether its personal access token has a control scope by its own name.

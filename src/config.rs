@@ -6,6 +6,7 @@ mod read;
 use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -32,7 +33,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve over gRPC; with nothing set, on the loopback address with an embedded store
+    /// Serve over gRPC and HTTP; with nothing set, on the loopback address with an embedded store
     Serve(Box<Settings>),
     /// Bring the store's schema up to date and stop
     Migrate(StoreSettings),
@@ -114,6 +115,25 @@ pub struct Settings {
     /// Address and port of the gRPC listener
     #[arg(long, env = "TOKEN_AUTHORITY_GRPC_LISTEN", default_value = "127.0.0.1:50051")]
     pub grpc_listen: SocketAddr,
+
+    /// Address and port of the HTTP listener; empty: there is none
+    #[arg(long, env = "TOKEN_AUTHORITY_HTTP_LISTEN", default_value = "127.0.0.1:8080")]
+    pub http_listen: Listen,
+
+    /// Network whose proxies are believed when they say by X-Forwarded-For from where a call over
+    /// HTTP comes; repeatable
+    #[arg(long, env = "TOKEN_AUTHORITY_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Let anybody who has a token ask /oauth2/introspect whether it is good, and for what, but not
+    /// whose it is; without it callers show a token of their own
+    #[arg(long, env = "TOKEN_AUTHORITY_OPEN_INTROSPECTION", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub open_introspection: bool,
+
+    /// Address and port of the listener for /healthz and /readyz, without TLS; empty: there is none
+    #[arg(long, env = "TOKEN_AUTHORITY_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
+    pub admin_listen: Listen,
 
     /// Where things are kept.
     #[command(flatten)]
@@ -490,6 +510,18 @@ impl FromStr for Hidden {
 impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Hidden(…)")
+    }
+}
+
+/// Where to listen, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|it| Self(Some(it))) }
     }
 }
 

@@ -1,9 +1,15 @@
-//! Serves HTTP/2 on each connection, until the server stops.
+//! Serves HTTP on each connection, until the server stops.
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{mpsc, watch};
 
@@ -15,6 +21,11 @@ use crate::{
 
 /// The largest list of headers of a request, in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
+
+/// How many headers a request may have over HTTP/1.1, and how long it may take from when
+/// one is waited for until it has them all.
+const HTTP1_HEADERS: usize = 64;
+const HTTP1_HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// How many streams a client may reset before anybody looked at them: it gets a GOAWAY
 /// for more.
@@ -33,18 +44,84 @@ pub struct Limits {
     pub age: Duration,
 }
 
-/// Has `answer` answer what comes in, until `stop` is done; then lets in no more and
-/// returns when the calls that are under way have finished.
+/// Has `answer` answer what comes in over HTTP/2, until `stop` is done; then lets in no
+/// more and returns when the calls that are under way have finished.
 ///
 /// A panic in an answer ends that call alone.
 pub async fn serve<A, F>(
-    mut incoming: mpsc::Receiver<Connection>,
+    incoming: mpsc::Receiver<Connection>,
     limits: Limits,
     answer: A,
     stop: impl Future<Output = ()>,
 ) where
     A: Fn(Request<Incoming>, Peer) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<Reply>, Infallible>> + Send + 'static,
+{
+    let connected = |connection: Connection, mut stopped| {
+        let (answer, peer) = (answer.clone(), connection.peer());
+        let service = service_fn(move |request| answer(request, peer));
+        let calls = Calls::default();
+        let served = http2(limits.streams, calls.clone())
+            .serve_connection(TokioIo::new(connection), service);
+        let mut served = Turns::new(served, calls);
+        async move {
+            let closed = tokio::select! {
+                biased;
+                closed = &mut served => closed,
+                () = end(limits.age, &mut stopped) => {
+                    served.connection().graceful_shutdown();
+                    served.await
+                }
+            };
+            tell(peer, closed);
+        }
+    };
+    each(incoming, connected, stop).await;
+}
+
+/// The same over HTTP/1.1, each connection for at most so long.
+pub async fn serve_http1<A, F>(
+    incoming: mpsc::Receiver<Connection>,
+    age: Duration,
+    answer: A,
+    stop: impl Future<Output = ()>,
+) where
+    A: Fn(Request<Incoming>, Peer) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
+{
+    let connected = |connection: Connection, mut stopped| {
+        let (answer, peer) = (answer.clone(), connection.peer());
+        let service = service_fn(move |request| answer(request, peer));
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP1_HEAD_TIME)
+            .max_headers(HTTP1_HEADERS)
+            .max_buf_size(MAX_HEADERS as usize);
+        let served = builder.serve_connection(TokioIo::new(connection), service);
+        async move {
+            let mut served = pin!(served);
+            let closed = tokio::select! {
+                biased;
+                closed = served.as_mut() => closed,
+                () = end(age, &mut stopped) => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            };
+            tell(peer, closed);
+        }
+    };
+    each(incoming, connected, stop).await;
+}
+
+/// Has each connection served by a task of its own.
+async fn each<F>(
+    mut incoming: mpsc::Receiver<Connection>,
+    connected: impl Fn(Connection, watch::Receiver<()>) -> F,
+    stop: impl Future<Output = ()>,
+) where
+    F: Future<Output = ()> + Send + 'static,
 {
     let (stopping, stopped) = watch::channel(());
     let mut stop = pin!(stop);
@@ -54,33 +131,20 @@ pub async fn serve<A, F>(
             next = incoming.recv() => next,
         };
         let Some(connection) = connection else { break };
-        let (answer, peer) = (answer.clone(), connection.peer());
-        let service = service_fn(move |request| answer(request, peer));
-        let calls = Calls::default();
-        let served = http2(limits.streams, calls.clone())
-            .serve_connection(TokioIo::new(connection), service);
-        let mut served = Turns::new(served, calls);
-        // It is held until the connection is closed, which `stopping` waits for.
-        let mut stopped = stopped.clone();
-        tokio::spawn(async move {
-            let closed = tokio::select! {
-                biased;
-                closed = &mut served => closed,
-                () = end(limits.age, &mut stopped) => {
-                    served.connection().graceful_shutdown();
-                    served.await
-                }
-            };
-            if let Err(error) = closed {
-                tracing::debug!(peer = %peer.0, %error, "connection closed");
-            }
-        });
+        // It holds `stopped` until the connection is closed, which `stopping` waits for.
+        tokio::spawn(connected(connection, stopped.clone()));
     }
     // The listener closes, so that nobody connects to wait in vain.
     drop(incoming);
     let _ = stopping.send(());
     drop(stopped);
     stopping.closed().await;
+}
+
+fn tell(peer: Peer, closed: hyper::Result<()>) {
+    if let Err(error) = closed {
+        tracing::debug!(peer = %peer.0, %error, "connection closed");
+    }
 }
 
 /// Waits until the connection is to take no more calls.

@@ -1,4 +1,4 @@
-//! Issues, lists, changes and revokes bearer tokens over gRPC, and says on every
+//! Issues, lists, changes and revokes bearer tokens over gRPC and HTTP, and says on every
 //! request whether a token is good, whose it is and for what.
 //!
 //! `ARCHITECTURE.md` has the map and one call followed through it.
@@ -31,6 +31,8 @@ pub mod error;
 pub mod grpc;
 #[cfg(feature = "server")]
 pub mod hashing;
+#[cfg(feature = "server")]
+pub mod http;
 #[cfg(feature = "server")]
 pub mod issuer;
 mod keeping;

@@ -1,5 +1,5 @@
-//! Accepts connections, with TLS or without, at most so many, and none that does
-//! not soon say that it speaks HTTP/2.
+//! Accepts connections, with TLS or without, at most so many, and none for HTTP/2
+//! that does not soon say that it speaks it.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::Tls;
+use crate::tls::{Spoken, Tls};
 
 /// How long a client may take for the TLS handshake and to say what it speaks.
 const FIRST_WORDS: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const NO_SOCKET: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// A connection that is ready for HTTP/2.
+/// A connection that is ready for what is spoken on it.
 pub struct Connection {
     io: Box<dyn Io>,
     /// What was read of it already and is to be read again.
@@ -49,6 +49,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    spoken: Spoken,
     most: usize,
 ) -> mpsc::Receiver<Connection> {
     let (ready, connections) = mpsc::channel(64);
@@ -73,10 +74,9 @@ pub fn connections(
             };
             let (ready, tls) = (ready.clone(), tls.clone());
             tokio::spawn(async move {
-                match timeout(FIRST_WORDS, open(stream, tls)).await {
-                    Ok(Ok(io)) => {
-                        let connection =
-                            Connection { io, unread: PREFACE, peer: Peer(peer), _place: place };
+                match timeout(FIRST_WORDS, open(stream, tls, spoken)).await {
+                    Ok(Ok((io, unread))) => {
+                        let connection = Connection { io, unread, peer: Peer(peer), _place: place };
                         // Nobody takes it any more when the server is stopping.
                         let _ = ready.send(connection).await;
                     }
@@ -90,17 +90,25 @@ pub fn connections(
 }
 
 /// Makes the TLS handshake and reads HTTP/2's connection preface (RFC 9113,
-/// section 3.4): what comes after it is bounded by keepalive.
-async fn open(stream: TcpStream, tls: Option<Arc<Tls>>) -> io::Result<Box<dyn Io>> {
+/// section 3.4): what comes after it is bounded by keepalive. Also gives what was read
+/// of the connection.
+async fn open(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    spoken: Spoken,
+) -> io::Result<(Box<dyn Io>, &'static [u8])> {
     stream.set_nodelay(true)?;
     let mut io: Box<dyn Io> = match tls {
         None => Box::new(stream),
-        Some(tls) => Box::new(TlsAcceptor::from(tls.current()).accept(stream).await?),
+        Some(tls) => Box::new(TlsAcceptor::from(tls.current(spoken)).accept(stream).await?),
     };
+    if spoken == Spoken::Http1 {
+        return Ok((io, &[]));
+    }
     let mut preface = [0; PREFACE.len()];
     io.read_exact(&mut preface).await?;
     if preface == *PREFACE {
-        Ok(io)
+        Ok((io, PREFACE))
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP/2"))
     }

@@ -116,7 +116,12 @@ async fn serve(settings: Settings) -> io::Result<()> {
             files.reload().await;
         }
     });
-    tracing::info!(address = %server.address(), tls = server.files().has_tls(), "serving");
+    tracing::info!(
+        address = %server.address(),
+        http = server.http_address().map(tracing::field::display),
+        tls = server.files().has_tls(),
+        "serving"
+    );
     server
         .serve(async move {
             tokio::select! {

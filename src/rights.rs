@@ -263,7 +263,7 @@ impl Right {
             }
             Kind::ApiClientAuthorization | Kind::SystemRoot => match self.authorization {
                 Any => true,
-                Route => caller.may_post(self.path),
+                Route => caller.may_call(self.path),
                 OnlyAll => caller.allows(AdminAll),
             },
         }

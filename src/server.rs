@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     fs::{self, DirBuilder},
+    future::ready,
     io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
@@ -11,12 +12,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tonic_health::server::HealthReporter;
+use http::Request;
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     authority::{Authority, Limits, MAX_OVERLAP, Policy},
-    background::{self, Files, WALK_INTERVAL, end_health, set_health},
+    background::{self, Files, Health, WALK_INTERVAL},
     bootstrap::{self, FirstToken},
     clock::Clock,
     config::{Hidden, IssuerSettings, Settings, StoreSettings},
@@ -30,12 +32,13 @@ use crate::{
         streams::{StopStreams, Streams},
     },
     hashing::{Hasher, Recovery},
+    http::Front,
     issuer::Issuer,
     listener, proto,
     root::RootTokens,
     seals::Seals,
     store::{self, Actor, Identity, PoolLimits, Promotion, Servers, Store, StoreError},
-    tls::{Tls, TlsFiles},
+    tls::{Spoken, Tls, TlsFiles},
     upkeep::Upkeep,
     usage::Uses,
     verifier::{self, Parts, PepperLoss, Verifier},
@@ -52,6 +55,9 @@ const MIN_STALENESS: Duration = Duration::from_millis(100);
 
 /// How long a connection lives, so that clients spread over new processes.
 const CONNECTION_AGE: Duration = Duration::from_hours(1);
+
+/// Connections at once of those who run it.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
 
 /// The largest request to the services that ask for no token, in bytes.
 const MAX_OPEN_REQUEST: usize = 4 * 1024;
@@ -89,6 +95,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     gate: Gate,
+    http: Option<(TcpListener, Front)>,
+    admin: Option<TcpListener>,
     files: Files,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -97,7 +105,7 @@ pub struct Server {
     upkeep: (Upkeep, JoinHandle<()>),
     uses: Arc<Uses>,
     verifier: Arc<Verifier>,
-    health: HealthReporter,
+    health: Health,
     stop_streams: StopStreams,
     settings: Settings,
 }
@@ -201,9 +209,17 @@ impl Server {
         let credentials = Credentials::new(Arc::clone(&store), identity.cluster_id.clone());
         let directory = Directory::new(Arc::clone(&store), Arc::clone(&clock), identity.cluster_id);
         let (health, health_service) = tonic_health::server::health_reporter();
+        let health = Health::new(health);
         let (streams, stop_streams) = Streams::new(settings.max_open_streams as usize);
-        let routes =
-            grpc::routes(Arc::clone(&verifier), authority, directory, credentials, streams);
+        let services = grpc::Services::new(&authority);
+        let routes = grpc::routes(
+            Arc::clone(&verifier),
+            authority,
+            &services,
+            directory,
+            credentials,
+            streams,
+        );
         let mut routes =
             routes.add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {
@@ -229,15 +245,25 @@ impl Server {
             settings.max_calls as usize,
             settings.call_deadline.into(),
         );
-        let listener = TcpListener::bind(settings.grpc_listen)
-            .await
-            .map_err(|error| StartError::new("grpc-listen", error))?;
-        let address =
-            listener.local_addr().map_err(|error| StartError::new("grpc-listen", error))?;
+        let (listener, address) = listen("grpc-listen", settings.grpc_listen).await?;
+        let http = match settings.http_listen.0 {
+            None => None,
+            Some(address) => {
+                let (verifier, clock) = (Arc::clone(&verifier), Arc::clone(&clock));
+                let front = Front::new(verifier, clock, services, &settings);
+                Some((listen("http-listen", address).await?.0, front))
+            }
+        };
+        let admin = match settings.admin_listen.0 {
+            None => None,
+            Some(address) => Some(listen("admin-listen", address).await?.0),
+        };
         Ok(Self {
             listener,
             address,
             gate,
+            http,
+            admin,
             files: Files { tls, roots },
             store,
             clock,
@@ -256,6 +282,18 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for HTTP, if it does.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Where it listens for those who run it, if it does.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// What it read from files, to have it read again.
@@ -285,7 +323,7 @@ impl Server {
     /// Serves until `stop` is done, then lets the calls that are under way
     /// finish, but no longer than the deadline for that.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) {
-        set_health(&self.health, true, true).await;
+        self.health.set(true, true).await;
         let mut watched = background::watch_store(
             Arc::clone(&self.store),
             Arc::clone(&self.peppers),
@@ -299,21 +337,45 @@ impl Server {
         let noted = Arc::clone(&self.uses).start(Arc::clone(&self.clock));
         let reloaded = self.files.may_change().then(|| background::reload(self.files.clone()));
         let limits = &self.settings;
-        let incoming = listener::connections(
-            self.listener,
-            self.files.tls.clone(),
-            limits.max_connections as usize,
-        );
-        let (drain, draining) = oneshot::channel::<()>();
+        let incoming = |listener, spoken| {
+            let tls = self.files.tls.clone();
+            listener::connections(listener, tls, spoken, limits.max_connections as usize)
+        };
+        let (drain, draining) = watch::channel(());
+        let drained = || {
+            let mut draining = draining.clone();
+            async move {
+                let _ = draining.changed().await;
+            }
+        };
         let gate = self.gate;
-        let serving = connections::serve(
-            incoming,
+        let grpc = connections::serve(
+            incoming(self.listener, Spoken::Http2),
             connections::Limits { streams: limits.max_streams, age: CONNECTION_AGE },
             move |request, peer| gate.answer(request, peer),
-            async {
-                let _ = draining.await;
-            },
+            drained(),
         );
+        let http = async {
+            let Some((listener, front)) = self.http else { return };
+            connections::serve_http1(
+                incoming(listener, Spoken::Http1),
+                CONNECTION_AGE,
+                move |request, peer| front.answer(request, peer),
+                drained(),
+            )
+            .await;
+        };
+        let admin = async {
+            let Some(listener) = self.admin else { return };
+            let incoming =
+                listener::connections(listener, None, Spoken::Http1, MAX_ADMIN_CONNECTIONS);
+            let admin = self.health.admin();
+            let answer = move |request: Request<Incoming>, _| ready(admin.answer(&request));
+            connections::serve_http1(incoming, CONNECTION_AGE, answer, drained()).await;
+        };
+        let serving = async {
+            tokio::join!(grpc, http, admin);
+        };
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => {}
@@ -321,11 +383,11 @@ impl Server {
                 watched.abort();
                 // It may be in the middle of saying the opposite.
                 let _ = (&mut watched).await;
-                set_health(&self.health, false, false).await;
+                self.health.set(false, false).await;
                 tracing::info!("stopping");
                 let _ = drain.send(());
                 self.stop_streams.stop();
-                end_health(&self.health).await;
+                self.health.end().await;
                 // A client that says nothing would hold the drain for ever.
                 let drained = tokio::time::timeout(limits.shutdown_deadline.into(), &mut serving);
                 if drained.await.is_err() {
@@ -364,6 +426,17 @@ impl Server {
             recoverable: self.settings.recoverable_api_tokens,
         }
     }
+}
+
+/// Listens at an address, and says at which.
+async fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |error| StartError::new(setting, error);
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
 }
 
 /// Opens the store that the settings name, and brings its schema up to date.
@@ -578,14 +651,21 @@ fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, StartError> {
         (None, None) if settings.tls_client_ca.is_some() => {
             return Err(StartError::new("tls-cert", "must be given where tls-client-ca is"));
         }
-        (None, None) if settings.grpc_listen.ip().is_loopback() || settings.allow_plaintext => {
-            return Ok(None);
-        }
         (None, None) => {
-            return Err(StartError::new(
-                "grpc-listen",
-                "is not a loopback address: give tls-cert and tls-key, or allow-plaintext",
-            ));
+            let listens = [
+                ("grpc-listen", Some(settings.grpc_listen)),
+                ("http-listen", settings.http_listen.0),
+            ];
+            let open =
+                |address: Option<SocketAddr>| address.is_some_and(|it| !it.ip().is_loopback());
+            let exposed = listens.into_iter().find(|(_, address)| open(*address));
+            return match exposed {
+                Some((setting, _)) if !settings.allow_plaintext => Err(StartError::new(
+                    setting,
+                    "is not a loopback address: give tls-cert and tls-key, or allow-plaintext",
+                )),
+                Some(_) | None => Ok(None),
+            };
         }
     };
     Tls::load(files)

@@ -13,6 +13,15 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/2, as gRPC has it.
+    Http2,
+    /// HTTP/1.1.
+    Http1,
+}
+
 /// Where the certificates are.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
@@ -28,7 +37,7 @@ pub struct TlsFiles {
 /// The certificates in use: those of the last files that were good.
 pub struct Tls {
     files: TlsFiles,
-    used: RwLock<Arc<ServerConfig>>,
+    used: RwLock<[Arc<ServerConfig>; 2]>,
     /// What the files held when they were last looked at; none: one was unreadable.
     seen: RwLock<Vec<Vec<u8>>>,
 }
@@ -55,14 +64,18 @@ impl Tls {
     /// One of them can't be read or used.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = read(&files)?;
-        let config = Arc::new(config(&files, &contents)?);
-        Ok(Self { files, used: RwLock::new(config), seen: RwLock::new(contents) })
+        let configs = configs(&files, &contents)?;
+        Ok(Self { files, used: RwLock::new(configs), seen: RwLock::new(contents) })
     }
 
-    /// What new connections use.
+    /// What new connections use that are to speak this.
     #[must_use]
-    pub fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.used.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn current(&self, spoken: Spoken) -> Arc<ServerConfig> {
+        let [http2, http1] = &*self.used.read().unwrap_or_else(PoisonError::into_inner);
+        match spoken {
+            Spoken::Http2 => Arc::clone(http2),
+            Spoken::Http1 => Arc::clone(http1),
+        }
     }
 
     /// Reads the files again if they changed. Bad ones are said in the log, once,
@@ -77,9 +90,9 @@ impl Tls {
             }
             *seen = contents;
         }
-        match read.and_then(|contents| config(&self.files, &contents)) {
-            Ok(config) => {
-                *self.used.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        match read.and_then(|contents| configs(&self.files, &contents)) {
+            Ok(configs) => {
+                *self.used.write().unwrap_or_else(PoisonError::into_inner) = configs;
                 tracing::info!("certificates replaced");
             }
             Err(error) => tracing::warn!(error = %error, "certificates not replaced"),
@@ -96,7 +109,8 @@ fn read(files: &TlsFiles) -> Result<Vec<Vec<u8>>, TlsError> {
         .collect()
 }
 
-fn config(files: &TlsFiles, contents: &[Vec<u8>]) -> Result<ServerConfig, TlsError> {
+/// Those of connections that speak HTTP/2, and HTTP/1.1 (RFC 7301).
+fn configs(files: &TlsFiles, contents: &[Vec<u8>]) -> Result<[Arc<ServerConfig>; 2], TlsError> {
     let chain = certificates(&contents[0])
         .ok_or_else(|| TlsError::Malformed(files.certificate.clone(), "certificate"))?;
     let key = PrivateKeyDer::from_pem_slice(&contents[1])
@@ -124,8 +138,10 @@ fn config(files: &TlsFiles, contents: &[Vec<u8>]) -> Result<ServerConfig, TlsErr
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(&error))?;
+    let mut http1 = config.clone();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok([Arc::new(config), Arc::new(http1)])
 }
 
 /// The certificates in a PEM text, at least one.

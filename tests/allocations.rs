@@ -115,6 +115,8 @@ async fn kept_answer_is_given_with_one_allocation_for_its_bytes() {
         "token-authority",
         "serve",
         "--grpc-listen=127.0.0.1:0",
+        "--http-listen=",
+        "--admin-listen=",
         // However slow the machine is, what was read stays new enough.
         "--max-staleness=1h",
         &format!("--data-dir={}", directory.path().display()),

@@ -17,6 +17,7 @@ use token_authority::{
     connections::{self, Limits},
     grpc::reply::Reply,
     listener,
+    tls::Spoken,
 };
 use tokio::net::TcpListener;
 
@@ -31,7 +32,7 @@ pub(crate) fn serve(mut arguments: impl Iterator<Item = String>) -> ExitCode {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("there is a port");
         let address = listener.local_addr().expect("it is bound");
         writeln!(stderr(), "{}", reference::serving(address)).expect("somebody reads it");
-        let incoming = listener::connections(listener, None, 4096);
+        let incoming = listener::connections(listener, None, Spoken::Http2, 4096);
         let limits = Limits { streams: 256, age: Duration::from_hours(1) };
         let answered = move |request, _| answer(request, framed.clone());
         connections::serve(incoming, limits, answered, std::future::pending()).await;

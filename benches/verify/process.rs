@@ -65,6 +65,7 @@ impl Contender {
     ) -> Self {
         let mut arguments = vec![support::process::binary().into_os_string()];
         arguments.extend(place.arguments());
+        arguments.extend(["--http-listen=".into(), "--admin-listen=".into()]);
         arguments.extend(more.iter().map(OsString::from));
         Self::start(name, arguments, None, apart).await
     }
@@ -78,6 +79,7 @@ impl Contender {
     ) -> Self {
         let mut arguments = vec![support::process::binary().into_os_string()];
         arguments.extend(place.arguments());
+        arguments.extend(["--http-listen=".into(), "--admin-listen=".into()]);
         arguments.extend(["--tls-cert".into(), certificate.certificate.clone().into()]);
         arguments.extend(["--tls-key".into(), certificate.key.clone().into()]);
         Self::start(name, arguments, Some(certificate), apart).await

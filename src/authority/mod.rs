@@ -4,21 +4,22 @@ mod authorizations;
 mod reach;
 mod strength;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{
     caller::Caller,
     clock::Clock,
     domain::{
-        AllowedIps, Catalogue, ClusterId, ContainerName, CredentialId, Description, Detail, Kind,
-        Revision, ScopeSet, Timestamp, Token, TokenName, UserRef,
+        AllowedIps, Catalogue, ClusterId, ContainerName, CredentialId, Description, Detail, Found,
+        Kind, Reason, Requirement, Revision, ScopeSet, Timestamp, Token, TokenName, UserRef,
+        Verdict,
     },
     error::Error,
     issuer::Issuer,
     random, rights,
     store::{
-        Basis, CredentialChanges, Cursor, Kept, NewCredential, Reach, Refusal, Repeat, Rotation,
-        Store, StoreError, Target,
+        Actor, Basis, CredentialChanges, Cursor, Kept, NewCredential, Reach, Refusal, Repeat,
+        Revoked, Rotation, Store, StoreError, Target,
     },
 };
 pub use authorizations::{
@@ -303,7 +304,7 @@ impl Authority {
 
     /// Revokes a token for good, which is bound to `workspace` if that is named, and
     /// with `descendants` what was made with it. A token may revoke itself whatever
-    /// its scopes. Done again, it changes nothing.
+    /// its scopes. Done again, it changes nothing, which is said.
     ///
     /// # Errors
     ///
@@ -315,7 +316,7 @@ impl Authority {
         workspace: Option<&ContainerName>,
         id: &str,
         descendants: bool,
-    ) -> Result<(Kept, Revision), Error> {
+    ) -> Result<(Revoked, Revision), Error> {
         let right = match workspace {
             None => &rights::REVOKE_PAT,
             Some(_) => &rights::WORKSPACE_REVOKE_PAT,
@@ -342,10 +343,38 @@ impl Authority {
                 .await?
                 .ok_or(Error::NotFound(TOKEN))?;
             if revoke_descendants == descendants && !revoked.more {
-                return Ok((revoked.kept, revision));
+                return Ok((revoked, revision));
             }
             revoke_descendants = descendants;
         }
+    }
+
+    /// Ends the credential that somebody presents, as only who has it can (RFC 7009); what
+    /// is dead already stays so.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn revoke_presented(
+        &self,
+        found: &Found,
+        ip: Option<IpAddr>,
+        request_id: &str,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        match found.verdict(&Requirement::default(), now) {
+            Verdict::Refused(Reason::NotFound | Reason::Expired | Reason::Revoked) => return Ok(()),
+            // What it may not be used for now is no reason to leave it in others' hands.
+            Verdict::Active | Verdict::Refused(_) => {}
+        }
+        let credential = &found.credential;
+        let reach = Reach::default();
+        let target = Target { id: &credential.id.0, kind: credential.kind(), reach: &reach };
+        let request_id = Some(request_id.to_owned());
+        let service = Actor::service(self.cluster_id.system_user(), now);
+        let actor = Actor { ip, request_id, ..service };
+        self.store.revoke_credential(target, false, &actor).await?;
+        Ok(())
     }
 
     /// Gives a token a new secret. The one before stays good until the new one is

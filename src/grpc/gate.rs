@@ -194,7 +194,7 @@ impl Shared {
 /// # Errors
 ///
 /// It may not.
-pub(super) fn given_request_id<'h>(
+pub(crate) fn given_request_id<'h>(
     headers: &'h HeaderMap,
     roots: &RootTokens,
 ) -> Result<Option<&'h HeaderValue>, ()> {

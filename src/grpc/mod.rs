@@ -41,6 +41,7 @@ use crate::{
 use gate::Presented;
 use streams::Streams;
 
+pub(crate) use personal_access_tokens::Service as PersonalAccessTokens;
 pub(crate) use wire::encode_active;
 
 /// The largest request that is read, in bytes.
@@ -58,12 +59,25 @@ pub const SERVICES: [&str; 5] = [
     "token_authority.v1.Credentials",
 ];
 
+/// The services that are also called otherwise than over gRPC.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) tokens: PersonalAccessTokens,
+}
+
+impl Services {
+    pub(crate) fn new(authority: &Arc<Authority>) -> Self {
+        Self { tokens: personal_access_tokens::Service(Arc::clone(authority)) }
+    }
+}
+
 /// All services of `proto/token_authority/v1`. RPCs whose turn has not come
 /// answer UNIMPLEMENTED.
 #[must_use]
-pub fn routes(
+pub(crate) fn routes(
     verifier: Arc<Verifier>,
     authority: Arc<Authority>,
+    services: &Services,
     directory: Directory,
     credentials: Credentials,
     streams: Streams,
@@ -78,10 +92,8 @@ pub fn routes(
             .max_decoding_message_size(MAX_LONG_REQUEST),
         )
         .add_service(
-            PersonalAccessTokensServer::new(personal_access_tokens::Service(Arc::clone(
-                &authority,
-            )))
-            .max_decoding_message_size(MAX_REQUEST),
+            PersonalAccessTokensServer::new(services.tokens.clone())
+                .max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
             DirectoryServer::new(directory::Service(directory))
@@ -89,8 +101,8 @@ pub fn routes(
         )
         .add_service(
             ApiClientAuthorizationsServer::new(api_client_authorizations::Service {
-                authority: Arc::clone(&authority),
-                verifier: Arc::clone(&verifier),
+                authority,
+                verifier,
             })
             .max_decoding_message_size(MAX_REQUEST),
         )
@@ -99,6 +111,13 @@ pub fn routes(
                 .max_decoding_message_size(MAX_REQUEST),
         );
     routes.routes()
+}
+
+/// A call of a service by who is known already.
+pub(crate) fn called_by<T>(caller: &Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(caller.clone());
+    request
 }
 
 /// Who makes this call: the gate has put it there.

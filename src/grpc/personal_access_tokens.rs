@@ -15,7 +15,8 @@ use crate::{
     store::{CredentialChanges, Cursor, Kept, Repeat},
 };
 
-pub(super) struct Service(pub(super) Arc<Authority>);
+#[derive(Clone)]
+pub(crate) struct Service(pub(super) Arc<Authority>);
 
 #[tonic::async_trait]
 impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
@@ -121,10 +122,10 @@ impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
         let mut fields = Fields::default();
         let id = fields.not_empty("id", request.id);
         fields.check()?;
-        let (kept, revision) =
+        let (revoked, revision) =
             self.0.revoke(&caller, None, &id, request.include_descendants).await?;
         Ok(Response::new(proto::RevokePersonalAccessTokenResponse {
-            personal_access_token: Some(self.message(kept)),
+            personal_access_token: Some(self.message(revoked.kept)),
             revision: revision.to_string(),
         }))
     }
@@ -247,16 +248,21 @@ impl proto::personal_access_tokens_server::PersonalAccessTokens for Service {
         let id = fields.not_empty("id", request.id);
         let workspace = workspace_name(&mut fields, &request.org, &request.workspace)?;
 
-        let (kept, revision) =
+        let (revoked, revision) =
             self.0.revoke(&caller, Some(&workspace), &id, request.include_descendants).await?;
         Ok(Response::new(proto::WorkspaceRevokePatResponse {
-            personal_access_token: Some(self.message(kept)),
+            personal_access_token: Some(self.message(revoked.kept)),
             revision: revision.to_string(),
         }))
     }
 }
 
 impl Service {
+    /// What decides.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.0
+    }
+
     async fn available_scopes(
         &self,
         caller: &Caller,

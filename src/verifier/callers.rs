@@ -122,10 +122,25 @@ impl Verifier {
     ) -> Result<Option<Caller>, Error> {
         if self.roots.accept(presented) {
             let found = Found::root(&self.roots.cluster_id);
-            return Ok(Some(Caller { found, ip, request_id: request_id.to_owned() }));
+            return Ok(Some(Caller { found, ip, request_id: request_id.to_owned(), route: None }));
         }
         let Some(token) = self.parse(presented) else { return Ok(None) };
         self.authenticate_token(&token.to_token(), ip, request_id).await
+    }
+
+    /// What there is of the token that is presented, however dead; `None`: it is nobody's.
+    ///
+    /// # Errors
+    ///
+    /// The question could not be answered.
+    pub async fn found(&self, presented: &str, ip: Option<IpAddr>) -> Result<Option<Found>, Error> {
+        if self.roots.accept(presented) {
+            return Ok(Some(Found::root(&self.roots.cluster_id)));
+        }
+        let Some(token) = self.parse(presented) else { return Ok(None) };
+        let source = Source::new(None, ip);
+        let read = self.reader.read(&token.to_token(), Workspaces::default(), &source).await?;
+        Ok(read.found.map(|found| *found))
     }
 
     /// The same of a token that was salted for another cluster, `remote`, if its secret
@@ -171,7 +186,12 @@ impl Verifier {
                 if let Some(uses) = &self.uses {
                     uses.note(&found.credential.id, None, now, ip);
                 }
-                Ok(Some(Caller { found: *found, ip, request_id: request_id.to_owned() }))
+                Ok(Some(Caller {
+                    found: *found,
+                    ip,
+                    request_id: request_id.to_owned(),
+                    route: None,
+                }))
             }
             Verdict::Refused(_) => Ok(None),
         }

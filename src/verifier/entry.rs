@@ -125,7 +125,8 @@ impl Entry {
         let is_rare = revoked_at.is_some() || !allowed_ips.is_empty() || until.is_some();
         let rare =
             is_rare.then(|| Box::new(Rare { allowed_ips: allowed_ips.clone(), revoked_at, until }));
-        let caller = Caller { found: found.clone(), ip: None, request_id: String::new() };
+        let request_id = String::new();
+        let caller = Caller { found: found.clone(), ip: None, request_id, route: None };
         Self {
             bytes: kept.into(),
             rare,

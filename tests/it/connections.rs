@@ -8,6 +8,7 @@ use token_authority::{
     grpc::reply::Reply,
     listener::{self, Peer},
     proto::v1::{VerifyRequest, VerifyResponse},
+    tls::Spoken,
 };
 use tokio::{
     net::TcpListener,
@@ -39,7 +40,7 @@ impl Answering {
     async fn start(age: Duration) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let incoming = listener::connections(socket, None, 10);
+        let incoming = listener::connections(socket, None, Spoken::Http2, 10);
         let release = Arc::new(Notify::new());
         let answer = {
             let release = Arc::clone(&release);

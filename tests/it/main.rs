@@ -11,6 +11,7 @@ mod crash;
 mod descriptor;
 mod directory;
 mod faults;
+mod http;
 mod input;
 mod last_use;
 mod limits;

@@ -33,6 +33,7 @@ async fn session_of_the_readme_goes_as_it_says(engine: Engine) {
     }
     let script = script
         .replace("localhost:50051", &server.address.to_string())
+        .replace("localhost:8080", &server.http.unwrap().to_string())
         .replace("token-authority-data", place.path("data").to_str().unwrap());
     let output = bash(&script).await;
 
@@ -84,6 +85,8 @@ async fn production_commands_of_the_readme_serve_with_tls() {
         .arg("script")
         .current_dir(place.directory.path())
         .env("PATH", path_with_binary())
+        .env("TOKEN_AUTHORITY_HTTP_LISTEN", "")
+        .env("TOKEN_AUTHORITY_ADMIN_LISTEN", "")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

@@ -10,7 +10,11 @@ use std::{
 };
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, Identity};
 
@@ -144,6 +148,20 @@ async fn tls_carries_http2_and_nothing_else() {
 
     let plain = Client::over(connect(address).await, &server.place.admin_token());
     assert!(plain.who_am_i().await.is_err());
+    server.process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_carries_http1_where_that_is_spoken() {
+    let server = Secured::start(none).await;
+    let address = server.process.http.unwrap();
+    let mut stream = handshake(address, &[&server.authority], b"http/1.1").await.unwrap();
+    let request = "GET /v1/tokens HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(handshake(address, &[&server.authority], b"h2").await.is_err());
     server.process.stop().await;
 }
 

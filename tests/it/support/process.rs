@@ -17,6 +17,8 @@ use tokio::{
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// Where it answers HTTP.
+    pub(crate) http: Option<SocketAddr>,
     log: Arc<Mutex<String>>,
 }
 
@@ -28,8 +30,14 @@ pub(crate) fn binary() -> PathBuf {
 /// The program with these arguments, to be run or to be started.
 pub(crate) fn program(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(binary());
-    command.args(arguments);
+    anywhere(command.args(arguments));
     command
+}
+
+/// Has it listen where there is room, for the usual ports may be taken.
+fn anywhere(command: &mut Command) -> &mut Command {
+    let any = "127.0.0.1:0";
+    command.env("TOKEN_AUTHORITY_HTTP_LISTEN", any).env("TOKEN_AUTHORITY_ADMIN_LISTEN", any)
 }
 
 impl Process {
@@ -50,7 +58,7 @@ impl Process {
     /// Starts the program and waits until it serves, or gives what it said
     /// before it stopped.
     async fn try_spawn(mut command: Command) -> Result<Self, String> {
-        let mut child = command
+        let mut child = anywhere(&mut command)
             .arg("--log-format=json")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -67,9 +75,9 @@ impl Process {
                 let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 let fields = &entry["fields"];
                 if fields["message"] == "serving" {
-                    let address =
-                        fields["address"].as_str().unwrap().parse::<SocketAddr>().unwrap();
-                    found.send_replace(Some(address));
+                    let of = |name| fields[name].as_str().map(|text| text.parse().unwrap());
+                    let address: SocketAddr = of("address").unwrap();
+                    found.send_replace(Some((address, of("http"))));
                 }
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
@@ -83,7 +91,7 @@ impl Process {
                 .ok()
                 .and_then(|address| *address);
         match served {
-            Some(address) => Ok(Self { child, address, log }),
+            Some((address, http)) => Ok(Self { child, address, http, log }),
             None => Err(log.lock().unwrap().clone()),
         }
     }

@@ -42,6 +42,10 @@ pub(crate) struct TestServer {
     pub(crate) clock: TestClock,
     pub(crate) channel: Channel,
     pub(crate) address: std::net::SocketAddr,
+    /// Where it answers HTTP.
+    pub(crate) http: Option<std::net::SocketAddr>,
+    /// Where those ask who run it.
+    pub(crate) admin_address: Option<std::net::SocketAddr>,
     /// The token of the first administrator.
     pub(crate) admin: String,
     /// Where its store is: for SQL that the API does not offer yet.
@@ -119,6 +123,7 @@ impl Place {
     pub(crate) fn settings(&self, more: &[&str]) -> Settings {
         let arguments = std::iter::once("token-authority".into())
             .chain(self.arguments())
+            .chain(["http", "admin"].map(|name| format!("--{name}-listen=127.0.0.1:0").into()))
             .chain(more.iter().map(OsString::from));
         let Command::Serve(settings) = config::read(arguments).unwrap().command else {
             unreachable!("the first argument is serve");
@@ -181,7 +186,8 @@ impl TestServer {
     pub(crate) async fn start_on(place: Place, more: &[&str]) -> Self {
         let clock = TestClock::new();
         let server = Server::bind(place.settings(more), Arc::new(clock.clone())).await.unwrap();
-        let address = server.address();
+        let (address, http) = (server.address(), server.http_address());
+        let admin_address = server.admin_address();
         let (recovery, verifier) = (server.recovery(), server.verifier());
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(server.serve(async {
@@ -191,7 +197,19 @@ impl TestServer {
             Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let admin = place.admin_token();
         let (stop, served) = (Some(stop), Some(served));
-        Self { clock, channel, address, admin, place, recovery, verifier, stop, served }
+        Self {
+            clock,
+            channel,
+            address,
+            http,
+            admin_address,
+            admin,
+            place,
+            recovery,
+            verifier,
+            stop,
+            served,
+        }
     }
 
     /// Stops it and leaves its store.

@@ -1,0 +1,52 @@
+//! From where a call comes.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// The address of who calls: that of the socket, or, where a trusted proxy is there, the
+/// last one in `X-Forwarded-For` that is none.
+pub(super) fn address(socket: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+    let is_proxy = |ip: &IpAddr| proxies.iter().any(|network| network.contains(ip));
+    let mut client = socket.to_canonical();
+    let lists = headers.get_all("x-forwarded-for").iter().rev();
+    // What can't be read was written by nobody who is trusted.
+    let hops = lists.flat_map(|list| list.to_str().unwrap_or("?").rsplit(','));
+    for hop in hops {
+        if !is_proxy(&client) {
+            break;
+        }
+        let Ok(before) = hop.trim().parse::<IpAddr>() else { break };
+        client = before.to_canonical();
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let of = |socket: &str, lists: &[&str], proxies: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for list in lists {
+                headers.append("x-forwarded-for", list.parse().unwrap());
+            }
+            let proxies: Vec<_> = proxies.iter().map(|it| it.parse().unwrap()).collect();
+            address(socket.parse().unwrap(), &headers, &proxies).to_string()
+        };
+        let inner = ["10.0.0.0/8", "fd00::/8"];
+        assert_eq!(of("192.0.2.1", &["198.51.100.9"], &[]), "192.0.2.1");
+        assert_eq!(of("192.0.2.1", &["198.51.100.9"], &inner), "192.0.2.1");
+        assert_eq!(of("10.0.0.1", &[], &inner), "10.0.0.1");
+        assert_eq!(of("10.0.0.1", &["198.51.100.9"], &inner), "198.51.100.9");
+        assert_eq!(of("::ffff:10.0.0.1", &["::ffff:198.51.100.9"], &inner), "198.51.100.9");
+        // What the client itself has written is before what the first proxy did.
+        assert_eq!(of("10.0.0.1", &["127.0.0.1, 198.51.100.9"], &inner), "198.51.100.9");
+        assert_eq!(of("10.0.0.1", &["127.0.0.1", "198.51.100.9, fd00::7"], &inner), "198.51.100.9");
+        assert_eq!(of("10.0.0.1", &["127.0.0.1, x, fd00::7"], &inner), "fd00::7");
+        assert_eq!(of("10.0.0.1", &["10.0.0.3,10.0.0.2"], &inner), "10.0.0.3");
+    }
+}

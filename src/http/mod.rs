@@ -1,0 +1,252 @@
+//! The two systems' own APIs, and introspection and revocation by RFC, over HTTP/1.1:
+//! parse the request, call, convert the answer.
+//!
+//! The services that are called are those of [`crate::grpc`], in this process: what a
+//! call means, and what is wrong with it, is decided in one place for both.
+
+mod admin;
+mod body;
+mod client;
+mod oauth;
+mod problem;
+mod rate;
+mod route;
+mod spatio;
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
+};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::{
+    bearer::only_bearer,
+    caller::Caller,
+    clock::Clock,
+    config::Settings,
+    domain::{ContainerName, Kind},
+    grpc::{PersonalAccessTokens, Services, gate::given_request_id},
+    listener::Peer,
+    random,
+    verifier::{Event, Verifier},
+};
+pub(crate) use admin::Admin;
+use problem::Problem;
+use rate::Rates;
+use route::Route;
+
+/// The largest body of a request that is read, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The header that names a call in the logs, taken from the caller or made here.
+const REQUEST_ID: &str = "x-request-id";
+
+/// What answers HTTP.
+#[derive(Clone)]
+pub struct Front(Arc<Shared>);
+
+struct Shared {
+    verifier: Arc<Verifier>,
+    clock: Arc<dyn Clock>,
+    services: Services,
+    proxies: Vec<IpNet>,
+    room: Semaphore,
+    longest: Duration,
+    /// Who shows no token of its own asks so often.
+    anonymous: Rates,
+    open_introspection: bool,
+}
+
+/// A call, as it came.
+struct Call<'a> {
+    front: &'a Shared,
+    headers: &'a HeaderMap,
+    body: Mutex<Option<Incoming>>,
+    ip: IpAddr,
+    request_id: String,
+    /// Who makes it, once that is known.
+    caller: OnceLock<Caller>,
+}
+
+/// An answer: a status, headers, and JSON if there is any.
+struct Answer {
+    status: StatusCode,
+    headers: Vec<(HeaderName, &'static str)>,
+    body: Option<Value>,
+}
+
+impl Front {
+    /// Over these services.
+    pub(crate) fn new(
+        verifier: Arc<Verifier>,
+        clock: Arc<dyn Clock>,
+        services: Services,
+        settings: &Settings,
+    ) -> Self {
+        let room = Semaphore::new(settings.max_calls as usize);
+        Self(Arc::new(Shared {
+            verifier,
+            clock,
+            services,
+            proxies: settings.trusted_proxies.clone(),
+            room,
+            longest: settings.call_deadline.into(),
+            anonymous: Rates::new(),
+            open_introspection: settings.open_introspection,
+        }))
+    }
+
+    /// The answer to a call.
+    pub(crate) fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + use<> {
+        let shared = Arc::clone(&self.0);
+        async move { Ok(shared.pass(request, peer).await) }
+    }
+}
+
+impl Shared {
+    async fn pass(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let given = given_request_id(&parts.headers, &self.verifier.roots).ok().flatten();
+        let given = given.and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let call = Call {
+            front: self,
+            headers: &parts.headers,
+            body: Mutex::new(Some(body)),
+            ip: client::address(peer.0.ip(), &parts.headers, &self.proxies),
+            request_id: given.unwrap_or_else(|| random::id(self.clock.now())),
+            caller: OnceLock::new(),
+        };
+        let (style, route) = Route::of(&parts.method, parts.uri.path());
+        let name = route.as_ref().map_or("none", Route::name);
+        let answered = async {
+            let route = route?;
+            let _room = self.room.try_acquire().map_err(|_| Problem::overloaded())?;
+            route.answer(&call).await
+        };
+        let answered = tokio::time::timeout(self.longest, answered).await;
+        let answered = answered.unwrap_or_else(|_| Err(Problem::too_late()));
+        let answer = answered.unwrap_or_else(|problem| problem.into_answer(style));
+        if answer.status == StatusCode::UNAUTHORIZED {
+            self.verifier.happened(Event::CallerRefused);
+        }
+        call.log(name, answer.status, started.elapsed());
+        let mut response = answer.into_response();
+        if let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
+            response.headers_mut().insert(REQUEST_ID, request_id);
+        }
+        response
+    }
+}
+
+impl Call<'_> {
+    /// The whole body, if it is not too large. Nobody's is waited for before it is known
+    /// that he may call.
+    async fn body(&self) -> Result<Bytes, Problem> {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(body) = body else { return Ok(Bytes::new()) };
+        match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
+            Err(_) => Err(Problem::invalid("the body ends before it should")),
+        }
+    }
+
+    /// Who makes it, by its own token, which is of the kind that the API is about: a token
+    /// of the other is none there.
+    async fn caller(&self, kind: Kind) -> Result<&Caller, Problem> {
+        if !self.headers.contains_key(AUTHORIZATION) {
+            return Err(Problem::anonymous());
+        }
+        let token = only_bearer(self.headers).ok_or_else(Problem::unauthenticated)?;
+        let caller = self.front.verifier.authenticate(token, Some(self.ip), &self.request_id);
+        let caller = caller.await?.filter(|caller| caller.found.credential.kind() == kind);
+        let caller = caller.ok_or_else(Problem::unauthenticated)?;
+        Ok(self.caller.get_or_init(|| caller))
+    }
+
+    fn tokens(&self) -> &PersonalAccessTokens {
+        &self.front.services.tokens
+    }
+
+    /// Ends a personal access token; of one that was ended before there is none.
+    async fn revoke(
+        &self,
+        caller: &Caller,
+        workspace: Option<&ContainerName>,
+        id: &str,
+    ) -> Result<(), Problem> {
+        let revoked = self.front.services.tokens.authority().revoke(caller, workspace, id, false);
+        if revoked.await?.0.changed { Ok(()) } else { Err(Problem::missing()) }
+    }
+
+    fn log(&self, name: &str, status: StatusCode, took: Duration) {
+        let caller = self.caller.get();
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    http.route = name,
+                    http.status = status.as_u16(),
+                    request.id = self.request_id,
+                    caller.token_id = caller.map(|caller| caller.token_id().0.as_str()),
+                    caller.user_id = caller.map(|caller| caller.user_id().as_str()),
+                    caller.ip = %self.ip,
+                    duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                    "call"
+                )
+            };
+        }
+        // Whoever has no token must not be able to fill the log.
+        if caller.is_none() { log!(debug) } else { log!(info) }
+    }
+}
+
+impl Answer {
+    fn ok(body: Value) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
+    fn json(status: StatusCode, body: Value) -> Self {
+        Self { status, headers: Vec::new(), body: Some(body) }
+    }
+
+    fn empty(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: None }
+    }
+
+    fn header(&mut self, name: HeaderName, value: &'static str) {
+        self.headers.push((name, value));
+    }
+
+    /// Nothing of it is for caches: it may hold a secret.
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let body = self.body.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if self.body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in self.headers {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}

@@ -1,0 +1,7 @@
+//! What is answered over HTTP/1.1.
+
+mod admin;
+mod oauth;
+mod openapi;
+mod raw;
+mod spatio;
