@@ -4,4 +4,5 @@ mod admin;
 mod oauth;
 mod openapi;
 mod raw;
+mod sdk;
 mod spatio;
