@@ -16,14 +16,17 @@ mod spatio;
 use std::{
     convert::Infallible,
     net::IpAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
+    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -50,6 +53,9 @@ use route::Route;
 /// The largest body of a request that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// How long an answer waits for what is left of a body that it did not need.
+const REST: Duration = Duration::from_secs(1);
+
 /// The header that names a call in the logs, taken from the caller or made here.
 const REQUEST_ID: &str = "x-request-id";
 
@@ -74,6 +80,8 @@ struct Call<'a> {
     front: &'a Shared,
     headers: &'a HeaderMap,
     body: Mutex<Option<Incoming>>,
+    /// Whether the body was read to its end.
+    is_read: AtomicBool,
     ip: IpAddr,
     request_id: String,
     /// Who makes it, once that is known.
@@ -129,6 +137,7 @@ impl Shared {
             front: self,
             headers: &parts.headers,
             body: Mutex::new(Some(body)),
+            is_read: AtomicBool::new(false),
             ip: client::address(peer.0.ip(), &parts.headers, &self.proxies),
             request_id: given.unwrap_or_else(|| random::id(self.clock.now())),
             caller: OnceLock::new(),
@@ -151,6 +160,9 @@ impl Shared {
         if let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert(REQUEST_ID, request_id);
         }
+        if !call.is_over().await {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
@@ -162,10 +174,20 @@ impl Call<'_> {
         let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(body) = body else { return Ok(Bytes::new()) };
         match Limited::new(body, MAX_BODY).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
+            Ok(body) => {
+                self.is_read.store(true, Ordering::Relaxed);
+                Ok(body.to_bytes())
+            }
             Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
             Err(_) => Err(Problem::invalid("the body ends before it should")),
         }
+    }
+
+    /// Whether all of it came, once what nobody needed was passed over. If not, the
+    /// connection can't have another call, which its client has to be told.
+    async fn is_over(&self) -> bool {
+        let _ = tokio::time::timeout(REST, self.body()).await;
+        self.is_read.load(Ordering::Relaxed)
     }
 
     /// Who makes it, by its own token, which is of the kind that the API is about: a token
