@@ -262,7 +262,8 @@ impl Right {
                 scopes.is_empty() || scopes.iter().any(|control| caller.allows(*control))
             }
             Kind::ApiClientAuthorization | Kind::SystemRoot => match self.authorization {
-                Any => true,
+                // Over HTTP `current` has a path that scopes are about.
+                Any => caller.route.is_none() || caller.may_call(self.path),
                 Route => caller.may_call(self.path),
                 OnlyAll => caller.allows(AdminAll),
             },

@@ -300,10 +300,14 @@ fn is_route_entry(entry: &str) -> bool {
 /// Where anybody may always read its own token (SEEDS 3.5).
 const CURRENT: &str = "/arvados/v1/api_client_authorizations/current";
 
+/// What begins the path of each token.
+const ONE_TOKEN: &str = "/arvados/v1/api_client_authorizations/";
+
 /// Whether an API client authorization with these scopes allows a request, by
 /// the rule of Arvados (SEEDS 3.5): an entry is `all`, equals `METHOD /path`, or
 /// ends with `/` and begins it. Slashes at the end of the path are no part of it,
-/// and what allows GET allows HEAD. To GET the current token is always allowed.
+/// and what allows GET allows HEAD. To GET the current token is always allowed. A token
+/// is updated by PUT and by PATCH, and what allows the one allows the other.
 #[must_use]
 pub fn route_allowed(
     scopes: impl IntoIterator<Item: AsRef<str>>,
@@ -312,11 +316,17 @@ pub fn route_allowed(
 ) -> bool {
     let path = path.trim_end_matches('/');
     let is_current = method == "GET" && path == CURRENT;
+    let like = match method {
+        "HEAD" => Some("GET"),
+        "PUT" if path.starts_with(ONE_TOKEN) => Some("PATCH"),
+        "PATCH" if path.starts_with(ONE_TOKEN) => Some("PUT"),
+        _ => None,
+    };
     is_current
         || scopes.into_iter().any(|entry| {
             let entry = entry.as_ref();
             entry_allows(entry, method, path)
-                || (method == "HEAD" && entry_allows(entry, "GET", path))
+                || like.is_some_and(|like| entry_allows(entry, like, path))
         })
 }
 
@@ -456,6 +466,22 @@ mod tests {
         assert!(!allowed("GET", "GET", "/x"));
         assert!(!allowed("", "GET", "/x"));
         assert!(!route_allowed([""; 0], "GET", "/x"));
+    }
+
+    #[test]
+    fn token_is_updated_by_put_and_patch_alike() {
+        let one = "/arvados/v1/api_client_authorizations/zzzzz-gj3su-000000000000001";
+        for (allowed, other) in [("PUT", "PATCH"), ("PATCH", "PUT")] {
+            for entry in [format!("{allowed} {one}"), format!("{allowed} /")] {
+                assert!(route_allowed([&entry], allowed, one));
+                assert!(route_allowed([&entry], other, one));
+                assert!(!route_allowed([&entry], "POST", one));
+                assert!(!route_allowed([&entry], "GET", one));
+            }
+            // Of anything else it is not known what they do.
+            let elsewhere = format!("{allowed} /arvados/v1/collections/");
+            assert!(!route_allowed([elsewhere], other, "/arvados/v1/collections/x"));
+        }
     }
 
     #[test]
