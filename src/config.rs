@@ -6,6 +6,7 @@ mod read;
 use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use http::Uri;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
@@ -130,6 +131,11 @@ pub struct Settings {
     #[arg(long, env = "TOKEN_AUTHORITY_OPEN_INTROSPECTION", default_value = "false",
         default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
     pub open_introspection: bool,
+
+    /// URL where clients reach the HTTP listener, such as https://tokens.example.org/, which the
+    /// discovery document tells Arvados' clients to call; unset: the address that they used for it
+    #[arg(long, env = "TOKEN_AUTHORITY_HTTP_ROOT_URL")]
+    pub http_root_url: Option<RootUrl>,
 
     /// Address and port of the listener for /healthz and /readyz, without TLS; empty: there is none
     #[arg(long, env = "TOKEN_AUTHORITY_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
@@ -522,6 +528,28 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|it| Self(Some(it))) }
+    }
+}
+
+/// Where clients reach the HTTP listener: a URL that ends with `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootUrl(pub String);
+
+impl FromStr for RootUrl {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let parsed: Option<Uri> = text.parse().ok();
+        let is_root = parsed.is_some_and(|url| {
+            matches!(url.scheme_str(), Some("http" | "https"))
+                && url.query().is_none()
+                && url.host().is_some_and(|host| !host.is_empty())
+                && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        });
+        if !is_root || text.contains('#') {
+            return Err(Invalid("must be a URL such as https://tokens.example.org/".to_owned()));
+        }
+        Ok(Self(format!("{}/", text.trim_end_matches('/'))))
     }
 }
 

@@ -211,15 +211,9 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         let health = Health::new(health);
         let (streams, stop_streams) = Streams::new(settings.max_open_streams as usize);
-        let services = grpc::Services::new(&authority);
-        let routes = grpc::routes(
-            Arc::clone(&verifier),
-            authority,
-            &services,
-            directory,
-            credentials,
-            streams,
-        );
+        let services = grpc::Services::new(&authority, &verifier);
+        let routes =
+            grpc::routes(Arc::clone(&verifier), &services, directory, credentials, streams);
         let mut routes =
             routes.add_service(health_service.max_decoding_message_size(MAX_OPEN_REQUEST));
         if settings.reflection {

@@ -28,7 +28,8 @@ const MAX_OFFSET: i64 = 1_000_000;
 /// How many conditions, or attributes to sort by or to select, one request may have.
 const MAX_PARTS: usize = 100;
 
-pub(super) struct Service {
+#[derive(Clone)]
+pub(crate) struct Service {
     pub(super) authority: Arc<Authority>,
     pub(super) verifier: Arc<Verifier>,
 }

@@ -45,7 +45,7 @@ pub(super) fn verify(
     ip: IpAddr,
 ) -> Option<Response<Reply>> {
     let (headers, body) = (request.headers(), request.body().read());
-    let request_id = gate::given_request_id(headers, &verifier.roots).ok()?;
+    let request_id = gate::given_request_id(headers, &verifier.roots, gate::MAX_REQUEST_ID).ok()?;
     let presented = only_bearer(headers)?;
     let look = verifier.look()?;
     let asker = look.asker(presented, Some(ip)).filter(|asker| asker.may_verify())?;

@@ -113,7 +113,8 @@ impl Shared {
         let Some(right) = Right::of(path) else {
             return Err(Status::unimplemented("this service does not serve this method"));
         };
-        let given = given_request_id(request.headers(), &self.verifier.roots).unwrap_or(None);
+        let given = given_request_id(request.headers(), &self.verifier.roots, MAX_REQUEST_ID);
+        let given = given.unwrap_or(None);
         let is_named = given.is_some();
         let request_id = given.and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
         let call = Call {
@@ -189,7 +190,10 @@ impl Shared {
     }
 }
 
-/// What the caller names its call, if that may be in the log.
+/// The longest name of a call, in characters, but where an API has its own say.
+pub(crate) const MAX_REQUEST_ID: usize = 128;
+
+/// What the caller names its call, if that may be in the log and is at most so long.
 ///
 /// # Errors
 ///
@@ -197,9 +201,12 @@ impl Shared {
 pub(crate) fn given_request_id<'h>(
     headers: &'h HeaderMap,
     roots: &RootTokens,
+    longest: usize,
 ) -> Result<Option<&'h HeaderValue>, ()> {
     let Some(given) = headers.get(REQUEST_ID) else { return Ok(None) };
-    let is_fit = given.to_str().is_ok_and(|id| is_request_id(id) && !roots.accept(id));
+    let is_fit = given
+        .to_str()
+        .is_ok_and(|id| id.len() <= longest && is_request_id(id) && !roots.accept(id));
     if is_fit { Ok(Some(given)) } else { Err(()) }
 }
 
@@ -215,6 +222,11 @@ pub(super) struct Presented {
 }
 
 impl Presented {
+    pub(super) fn new(text: &str, ip: IpAddr, request_id: &str) -> Self {
+        let text = Arc::new(Zeroizing::new(text.to_owned()));
+        Self { text, ip: Some(ip), request_id: request_id.to_owned() }
+    }
+
     fn by(call: &Call, text: Zeroizing<String>) -> Self {
         Self { text: Arc::new(text), ip: call.ip, request_id: call.request_id.clone() }
     }
@@ -249,7 +261,7 @@ fn presented(headers: &mut HeaderMap) -> Result<Zeroizing<String>, Status> {
 /// Whether a caller's name for its call may be in the log. A longer word than the
 /// digits of an id may be of a token, salted ones among them.
 fn is_request_id(text: &str) -> bool {
-    (1..=128).contains(&text.len())
+    !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_graphic())
         && text.split(|c: char| !c.is_ascii_alphanumeric()).all(|word| word.len() <= 32)
 }

@@ -16,7 +16,7 @@ mod verification;
 mod watch;
 mod wire;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tonic::{Request, Status, service::Routes};
 
@@ -41,6 +41,7 @@ use crate::{
 use gate::Presented;
 use streams::Streams;
 
+pub(crate) use api_client_authorizations::Service as ApiClientAuthorizations;
 pub(crate) use personal_access_tokens::Service as PersonalAccessTokens;
 pub(crate) use wire::encode_active;
 
@@ -63,11 +64,18 @@ pub const SERVICES: [&str; 5] = [
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) tokens: PersonalAccessTokens,
+    pub(crate) authorizations: ApiClientAuthorizations,
 }
 
 impl Services {
-    pub(crate) fn new(authority: &Arc<Authority>) -> Self {
-        Self { tokens: personal_access_tokens::Service(Arc::clone(authority)) }
+    pub(crate) fn new(authority: &Arc<Authority>, verifier: &Arc<Verifier>) -> Self {
+        Self {
+            tokens: personal_access_tokens::Service(Arc::clone(authority)),
+            authorizations: api_client_authorizations::Service {
+                authority: Arc::clone(authority),
+                verifier: Arc::clone(verifier),
+            },
+        }
     }
 }
 
@@ -76,7 +84,6 @@ impl Services {
 #[must_use]
 pub(crate) fn routes(
     verifier: Arc<Verifier>,
-    authority: Arc<Authority>,
     services: &Services,
     directory: Directory,
     credentials: Credentials,
@@ -85,11 +92,8 @@ pub(crate) fn routes(
     let mut routes = Routes::builder();
     routes
         .add_service(
-            VerificationServer::new(verification::Service {
-                verifier: Arc::clone(&verifier),
-                streams,
-            })
-            .max_decoding_message_size(MAX_LONG_REQUEST),
+            VerificationServer::new(verification::Service { verifier, streams })
+                .max_decoding_message_size(MAX_LONG_REQUEST),
         )
         .add_service(
             PersonalAccessTokensServer::new(services.tokens.clone())
@@ -100,11 +104,8 @@ pub(crate) fn routes(
                 .max_decoding_message_size(MAX_LONG_REQUEST),
         )
         .add_service(
-            ApiClientAuthorizationsServer::new(api_client_authorizations::Service {
-                authority,
-                verifier,
-            })
-            .max_decoding_message_size(MAX_REQUEST),
+            ApiClientAuthorizationsServer::new(services.authorizations.clone())
+                .max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
             CredentialsServer::new(credentials::Service(credentials))
@@ -117,6 +118,24 @@ pub(crate) fn routes(
 pub(crate) fn called_by<T>(caller: &Caller, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller.clone());
+    request
+}
+
+/// The same where it matters with what it proves who it is: a token that was salted for
+/// another cluster proves somebody only together with the message.
+pub(crate) fn presented_by<T>(
+    caller: Option<&Caller>,
+    token: &str,
+    ip: IpAddr,
+    request_id: &str,
+    message: T,
+) -> Request<T> {
+    let mut request = Request::new(message);
+    let extensions = request.extensions_mut();
+    extensions.insert(Presented::new(token, ip, request_id));
+    if let Some(caller) = caller {
+        extensions.insert(caller.clone());
+    }
     request
 }
 

@@ -83,7 +83,8 @@ impl Fields {
     }
 }
 
-fn time(text: &str) -> Option<Timestamp> {
+/// The same, alone.
+pub(super) fn time(text: &str) -> Option<Timestamp> {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let (day, rest) = text.split_at_checked(10)?;
     let (second, rest) = rest.split_at_checked(9)?;

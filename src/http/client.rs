@@ -23,6 +23,25 @@ pub(super) fn address(socket: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) ->
     client
 }
 
+/// Whether the client speaks HTTPS: with this service, or with the trusted proxy that says
+/// so by `X-Forwarded-Proto`.
+pub(super) fn is_secure(
+    socket: IpAddr,
+    headers: &HeaderMap,
+    proxies: &[IpNet],
+    is_tls: bool,
+) -> bool {
+    let socket = socket.to_canonical();
+    let said = headers.get_all("x-forwarded-proto").iter().next_back();
+    let said = said.filter(|_| proxies.iter().any(|network| network.contains(&socket)));
+    let said = said.and_then(|list| list.to_str().ok()?.rsplit(',').next());
+    match said.map(|said| said.trim().to_ascii_lowercase()).as_deref() {
+        Some("https") => true,
+        Some("http") => false,
+        Some(_) | None => is_tls,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +67,24 @@ mod tests {
         assert_eq!(of("10.0.0.1", &["127.0.0.1", "198.51.100.9, fd00::7"], &inner), "198.51.100.9");
         assert_eq!(of("10.0.0.1", &["127.0.0.1, x, fd00::7"], &inner), "fd00::7");
         assert_eq!(of("10.0.0.1", &["10.0.0.3,10.0.0.2"], &inner), "10.0.0.3");
+    }
+
+    #[test]
+    fn https_is_what_this_service_or_a_trusted_proxy_speaks() {
+        let of = |socket: &str, said: Option<&str>, is_tls| {
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert("x-forwarded-proto", said.parse().unwrap());
+            }
+            is_secure(socket.parse().unwrap(), &headers, &["10.0.0.0/8".parse().unwrap()], is_tls)
+        };
+        for is_tls in [false, true] {
+            assert_eq!(of("10.0.0.1", None, is_tls), is_tls);
+            assert_eq!(of("10.0.0.1", Some("gopher"), is_tls), is_tls);
+            assert_eq!(of("192.0.2.1", Some("https"), is_tls), is_tls);
+            assert_eq!(of("192.0.2.1", Some("http"), is_tls), is_tls);
+            assert!(of("10.0.0.1", Some("http, HTTPS"), is_tls));
+            assert!(!of("::ffff:10.0.0.1", Some("http"), is_tls));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! call means, and what is wrong with it, is decided in one place for both.
 
 mod admin;
+mod arvados;
 mod body;
 mod client;
 mod oauth;
@@ -26,7 +27,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE},
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -38,15 +39,18 @@ use crate::{
     bearer::only_bearer,
     caller::Caller,
     clock::Clock,
-    config::Settings,
-    domain::{ContainerName, Kind},
-    grpc::{PersonalAccessTokens, Services, gate::given_request_id},
+    config::{RootUrl, Settings},
+    domain::{ContainerName, Kind, Timestamp},
+    grpc::{
+        PersonalAccessTokens, Services,
+        gate::{MAX_REQUEST_ID, given_request_id},
+    },
     listener::Peer,
     random,
     verifier::{Event, Verifier},
 };
 pub(crate) use admin::Admin;
-use problem::Problem;
+use problem::{Problem, Style};
 use rate::Rates;
 use route::Route;
 
@@ -73,17 +77,26 @@ struct Shared {
     /// Who shows no token of its own asks so often.
     anonymous: Rates,
     open_introspection: bool,
+    /// Where clients are to call, if that is said.
+    root_url: Option<RootUrl>,
+    /// Whether the listener speaks TLS.
+    is_tls: bool,
 }
 
 /// A call, as it came.
 struct Call<'a> {
     front: &'a Shared,
     headers: &'a HeaderMap,
+    query: &'a str,
     body: Mutex<Option<Incoming>>,
     /// Whether the body was read to its end.
     is_read: AtomicBool,
     ip: IpAddr,
+    /// Whether the client speaks HTTPS.
+    is_secure: bool,
     request_id: String,
+    /// What is called, once the body has said it.
+    name: OnceLock<&'static str>,
     /// Who makes it, once that is known.
     caller: OnceLock<Caller>,
 }
@@ -113,6 +126,8 @@ impl Front {
             longest: settings.call_deadline.into(),
             anonymous: Rates::new(),
             open_introspection: settings.open_introspection,
+            root_url: settings.http_root_url.clone(),
+            is_tls: settings.tls_cert.is_some(),
         }))
     }
 
@@ -131,18 +146,26 @@ impl Shared {
     async fn pass(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let given = given_request_id(&parts.headers, &self.verifier.roots).ok().flatten();
+        let (style, route) = Route::of(&parts.method, parts.uri.path());
+        let (longest, new_id): (_, fn(Timestamp) -> String) = match style {
+            Style::Arvados => (arvados::MAX_REQUEST_ID, |_| arvados::new_request_id()),
+            Style::Spatio | Style::OAuth => (MAX_REQUEST_ID, random::id),
+        };
+        let given = given_request_id(&parts.headers, &self.verifier.roots, longest).ok().flatten();
         let given = given.and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let (socket, proxies) = (peer.0.ip(), &self.proxies);
         let call = Call {
             front: self,
             headers: &parts.headers,
+            query: parts.uri.query().unwrap_or_default(),
             body: Mutex::new(Some(body)),
             is_read: AtomicBool::new(false),
-            ip: client::address(peer.0.ip(), &parts.headers, &self.proxies),
-            request_id: given.unwrap_or_else(|| random::id(self.clock.now())),
+            ip: client::address(socket, &parts.headers, proxies),
+            is_secure: client::is_secure(socket, &parts.headers, proxies, self.is_tls),
+            request_id: given.unwrap_or_else(|| new_id(self.clock.now())),
+            name: OnceLock::new(),
             caller: OnceLock::new(),
         };
-        let (style, route) = Route::of(&parts.method, parts.uri.path());
         let name = route.as_ref().map_or("none", Route::name);
         let answered = async {
             let route = route?;
@@ -151,12 +174,16 @@ impl Shared {
         };
         let answered = tokio::time::timeout(self.longest, answered).await;
         let answered = answered.unwrap_or_else(|_| Err(Problem::too_late()));
-        let answer = answered.unwrap_or_else(|problem| problem.into_answer(style));
+        let answer = answered.unwrap_or_else(|problem| problem.into_answer(style, &call));
         if answer.status == StatusCode::UNAUTHORIZED {
             self.verifier.happened(Event::CallerRefused);
         }
         call.log(name, answer.status, started.elapsed());
         let mut response = answer.into_response();
+        if style == Style::Arvados {
+            let everywhere = HeaderValue::from_static("*");
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, everywhere);
+        }
         if let Ok(request_id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert(REQUEST_ID, request_id);
         }
@@ -190,15 +217,20 @@ impl Call<'_> {
         self.is_read.load(Ordering::Relaxed)
     }
 
-    /// Who makes it, by its own token, which is of the kind that the API is about: a token
-    /// of the other is none there.
-    async fn caller(&self, kind: Kind) -> Result<&Caller, Problem> {
+    /// The token that it presents.
+    fn presented(&self) -> Result<&str, Problem> {
         if !self.headers.contains_key(AUTHORIZATION) {
             return Err(Problem::anonymous());
         }
-        let token = only_bearer(self.headers).ok_or_else(Problem::unauthenticated)?;
+        only_bearer(self.headers).ok_or_else(Problem::unauthenticated)
+    }
+
+    /// Who makes it, by its own token, which is of a kind that the API is about: another
+    /// is none there.
+    async fn caller(&self, kinds: &[Kind]) -> Result<&Caller, Problem> {
+        let token = self.presented()?;
         let caller = self.front.verifier.authenticate(token, Some(self.ip), &self.request_id);
-        let caller = caller.await?.filter(|caller| caller.found.credential.kind() == kind);
+        let caller = caller.await?.filter(|caller| kinds.contains(&caller.found.credential.kind()));
         let caller = caller.ok_or_else(Problem::unauthenticated)?;
         Ok(self.caller.get_or_init(|| caller))
     }
@@ -219,7 +251,7 @@ impl Call<'_> {
     }
 
     fn log(&self, name: &str, status: StatusCode, took: Duration) {
-        let caller = self.caller.get();
+        let (caller, name) = (self.caller.get(), self.name.get().copied().unwrap_or(name));
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(

@@ -6,13 +6,16 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::Answer;
+use super::{Answer, Call};
+use crate::random;
 
 /// Whose errors they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     /// `ApiError` (SEEDS 2.2).
     Spatio,
+    /// SEEDS 3.13.
+    Arvados,
     /// RFC 6749, section 5.2.
     OAuth,
 }
@@ -24,12 +27,16 @@ pub(super) struct Problem {
     /// The stable code; empty where the status says it all.
     reason: String,
     message: String,
+    /// The same where fields have the names that they have in JSON here: in camel case.
+    camel: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Something that was sent is not as it must be.
     Invalid,
+    /// What was sent can't even be read.
+    Unreadable,
     /// The caller shows no token.
     Anonymous,
     /// Its token is not good.
@@ -55,12 +62,17 @@ pub(super) enum Kind {
 impl Problem {
     /// A problem without a code of its own.
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, reason: String::new(), message: message.into() }
+        Self { kind, reason: String::new(), message: message.into(), camel: None }
     }
 
     /// A field holds what it may not.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { reason: "INVALID_ARGUMENT".to_owned(), ..Self::new(Kind::Invalid, message) }
+    }
+
+    /// What was sent can't even be read.
+    pub(super) fn unreadable(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Unreadable, ..Self::invalid(message) }
     }
 
     pub(super) fn missing() -> Self {
@@ -95,10 +107,11 @@ impl Problem {
         }
     }
 
-    /// As the API says it.
-    pub(super) fn into_answer(self, style: Style) -> Answer {
+    /// As the API says it, of this call.
+    pub(super) fn into_answer(self, style: Style, call: &Call<'_>) -> Answer {
         let status = match self.kind {
-            Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::Invalid if style == Style::Arvados => StatusCode::UNPROCESSABLE_ENTITY,
+            Kind::Invalid | Kind::Unreadable => StatusCode::BAD_REQUEST,
             Kind::Anonymous | Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
             Kind::Denied => StatusCode::FORBIDDEN,
             Kind::Missing => StatusCode::NOT_FOUND,
@@ -110,8 +123,35 @@ impl Problem {
             Kind::Fault => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let body = match style {
-            Style::Spatio if self.reason.is_empty() => json!({ "error": self.message }),
-            Style::Spatio => json!({ "error": self.message, "code": self.reason }),
+            Style::Spatio => {
+                let message = self.camel.unwrap_or(self.message);
+                if self.reason.is_empty() {
+                    json!({ "error": message })
+                } else {
+                    json!({ "error": message, "code": self.reason })
+                }
+            }
+            Style::Arvados => {
+                let message = match self.kind {
+                    Kind::Anonymous | Kind::Unauthenticated => "Not logged in",
+                    Kind::Invalid
+                    | Kind::Unreadable
+                    | Kind::Denied
+                    | Kind::Missing
+                    | Kind::Method(_)
+                    | Kind::TooLarge
+                    | Kind::Unfit
+                    | Kind::TooMany
+                    | Kind::Later
+                    | Kind::Fault => &self.message,
+                };
+                let seconds = call.front.clock.now().to_seconds_and_nanos().0;
+                let digits = u32::from_ne_bytes(random::bytes());
+                json!({
+                    "errors": [format!("{message} ({})", call.request_id)],
+                    "error_token": format!("{seconds}+{digits:08x}"),
+                })
+            }
             Style::OAuth => {
                 let error = match self.kind {
                     Kind::Anonymous | Kind::Unauthenticated => "invalid_client",
@@ -119,6 +159,7 @@ impl Problem {
                     Kind::TooMany | Kind::Later => "temporarily_unavailable",
                     Kind::Fault => "server_error",
                     Kind::Invalid
+                    | Kind::Unreadable
                     | Kind::Missing
                     | Kind::Method(_)
                     | Kind::TooLarge
@@ -137,6 +178,7 @@ impl Problem {
             Kind::Method(allowed) => answer.header(http::header::ALLOW, allowed),
             Kind::TooMany | Kind::Later => answer.header(http::header::RETRY_AFTER, "1"),
             Kind::Invalid
+            | Kind::Unreadable
             | Kind::Denied
             | Kind::Missing
             | Kind::TooLarge
@@ -147,7 +189,7 @@ impl Problem {
     }
 }
 
-/// What a service says, with the names that its fields have in JSON.
+/// What a service says.
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
@@ -165,19 +207,19 @@ impl From<Status> for Problem {
             Code::Internal | Code::Unknown | Code::DataLoss | Code::Ok => Kind::Fault,
         };
         if let Some(request) = details.bad_request() {
-            let wrong = request.field_violations.iter();
-            let all: Vec<_> =
-                wrong.map(|it| format!("{} {}", camel(&it.field), it.description)).collect();
-            return Self::invalid(all.join("; "));
+            let said = |name: fn(&str) -> String| {
+                let wrong = request.field_violations.iter();
+                let all: Vec<_> =
+                    wrong.map(|it| format!("{} {}", name(&it.field), it.description)).collect();
+                all.join("; ")
+            };
+            return Self { camel: Some(said(camel)), ..Self::invalid(said(str::to_owned)) };
         }
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
         let field = info.and_then(|info| info.metadata.get("field"));
-        let message = match field {
-            Some(field) => status.message().replacen(field.as_str(), &camel(field), 1),
-            None => status.message().to_owned(),
-        };
-        Self { kind, reason, message }
+        let camel = field.map(|field| status.message().replacen(field.as_str(), &camel(field), 1));
+        Self { kind, reason, message: status.message().to_owned(), camel }
     }
 }
 

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{
-    Answer, Call, oauth,
+    Answer, Call, arvados, oauth,
     problem::{Kind, Problem, Style},
     spatio,
 };
@@ -22,6 +22,8 @@ static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
 pub(super) enum Route {
     /// One of Spatio's.
     Spatio(spatio::Route),
+    /// One of Arvados'.
+    Arvados(arvados::Route),
     /// Introspection or revocation.
     OAuth(oauth::Route),
     /// What describes them all.
@@ -32,6 +34,7 @@ impl Route {
     /// The call that a request is, if it is served, and whose errors are those at its path.
     pub(super) fn of(method: &Method, path: &str) -> (Style, Result<Self, Problem>) {
         // A slash in a name is `%2F`.
+        let first = path.split('/').nth(1);
         let parts: Option<Vec<Cow<'_, str>>> = path
             .split('/')
             .skip(1)
@@ -43,6 +46,9 @@ impl Route {
                 if method == Method::GET { Ok(Self::Description) } else { Err(not_served("GET")) };
             return (Style::Spatio, route);
         }
+        if matches!(first, Some("arvados" | "discovery")) {
+            return (Style::Arvados, arvados::Route::of(method, &parts).map(Self::Arvados));
+        }
         if parts.first() == Some(&"oauth2") {
             return (Style::OAuth, oauth::Route::of(method, &parts).map(Self::OAuth));
         }
@@ -53,6 +59,7 @@ impl Route {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Spatio(route) => route.name(),
+            Self::Arvados(route) => route.name(),
             Self::OAuth(route) => route.name(),
             Self::Description => "openapi",
         }
@@ -61,6 +68,7 @@ impl Route {
     pub(super) async fn answer(&self, call: &Call<'_>) -> Result<Answer, Problem> {
         match self {
             Self::Spatio(route) => route.answer(call).await,
+            Self::Arvados(route) => route.answer(call).await,
             Self::OAuth(route) => route.answer(call).await,
             Self::Description => Ok(Answer::ok(OPENAPI.clone())),
         }
