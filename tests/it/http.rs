@@ -1,6 +1,7 @@
 //! What is answered over HTTP/1.1.
 
 mod admin;
+mod arvados;
 mod oauth;
 mod openapi;
 mod raw;

@@ -155,12 +155,19 @@ async fn tls_carries_http2_and_nothing_else() {
 async fn tls_carries_http1_where_that_is_spoken() {
     let server = Secured::start(none).await;
     let address = server.process.http.unwrap();
-    let mut stream = handshake(address, &[&server.authority], b"http/1.1").await.unwrap();
-    let request = "GET /v1/tokens HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    for (path, status, said) in [
+        ("/v1/tokens", 401, "error"),
+        ("/discovery/v1/apis/arvados/v1/rest", 200, r#""rootUrl":"https://localhost/""#),
+    ] {
+        let mut stream = handshake(address, &[&server.authority], b"http/1.1").await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(said), "{answer}");
+    }
     assert!(handshake(address, &[&server.authority], b"h2").await.is_err());
     server.process.stop().await;
 }

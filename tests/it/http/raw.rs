@@ -44,8 +44,10 @@ pub(super) async fn send_to(
     headers: &[&str],
     body: &str,
 ) -> Answered {
-    let mut request =
-        format!("{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+    let mut request = format!("{request_line} HTTP/1.1\r\nconnection: close\r\n");
+    if !headers.iter().any(|header| header.starts_with("host:")) {
+        request += "host: localhost\r\n";
+    }
     for header in headers {
         request += &format!("{header}\r\n");
     }
