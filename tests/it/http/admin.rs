@@ -106,5 +106,7 @@ async fn nobodys_body_is_waited_for_before_it_is_known_who_calls() {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        // Or its next call would be lost.
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
 }
