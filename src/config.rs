@@ -132,7 +132,7 @@ pub struct Settings {
         default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
     pub open_introspection: bool,
 
-    /// URL where clients reach the HTTP listener, such as https://tokens.example.org/, which the
+    /// URL where clients reach the HTTP listener, such as `https://tokens.example.org/`, which the
     /// discovery document tells Arvados' clients to call; unset: the address that they used for it
     #[arg(long, env = "TOKEN_AUTHORITY_HTTP_ROOT_URL")]
     pub http_root_url: Option<RootUrl>,
