@@ -132,6 +132,12 @@ pub struct Settings {
         default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
     pub open_introspection: bool,
 
+    /// Take a token also from the query of a call to Arvados' API, as `?api_token=`, for clients that
+    /// can send no header: whoever sees or keeps the URL has it
+    #[arg(long, env = "TOKEN_AUTHORITY_TOKEN_IN_QUERY", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
+    pub token_in_query: bool,
+
     /// URL where clients reach the HTTP listener, such as `https://tokens.example.org/`, which the
     /// discovery document tells Arvados' clients to call; unset: the address that they used for it
     #[arg(long, env = "TOKEN_AUTHORITY_HTTP_ROOT_URL")]

@@ -35,7 +35,7 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
 /// How many calls with salted tokens may be under way at once.
-const SALTED_CALLS: usize = 16;
+pub(crate) const SALTED_CALLS: usize = 16;
 
 /// What stands before all services.
 #[derive(Clone)]

@@ -4,10 +4,15 @@ mod discovery;
 mod parameters;
 mod record;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{
     Method, StatusCode,
-    header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE},
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
+        AUTHORIZATION,
+    },
 };
 use prost_types::FieldMask;
 
@@ -150,16 +155,30 @@ fn preflight() -> Answer {
     answer
 }
 
+/// The token that a call presents: in its query only where that is allowed, and where there
+/// is no header (SEEDS 3.3).
+fn presented<'a>(call: &'a Call<'_>) -> Result<Cow<'a, str>, Problem> {
+    if !call.front.token_in_query || call.headers.contains_key(AUTHORIZATION) {
+        return call.presented().map(Cow::Borrowed);
+    }
+    let parameters = form_urlencoded::parse(call.query.as_bytes());
+    let mut presented = parameters.filter(|(name, _)| name == "api_token");
+    let (_, token) = presented.next().ok_or_else(Problem::anonymous)?;
+    if presented.next().is_some() { Err(Problem::unauthenticated()) } else { Ok(token) }
+}
+
 async fn answer(call: &Call<'_>, place: &Place, sent: &Method) -> Result<Answer, Problem> {
-    let presented = call.presented()?;
+    let presented = presented(call)?;
     // Such a token proves somebody only together with `remote`, and is for GET alone.
     let is_salted = *place == Place::Current
         && *sent != Method::POST
         && presented.parse::<SaltedToken>().is_ok();
+    let room = is_salted.then(|| call.front.room_for_salted.try_acquire()).transpose();
+    let _room = room.map_err(|_| Problem::overloaded())?;
     let (caller, body) = if is_salted {
         (None, Bytes::new())
     } else {
-        (Some(call.caller(&KINDS).await?), call.body().await?)
+        (Some(call.caller(&presented, &KINDS).await?), call.body().await?)
     };
     let mut parameters = Parameters::of(call, &body)?;
     let method = parameters.method(sent, call.headers)?;
@@ -173,7 +192,7 @@ async fn answer(call: &Call<'_>, place: &Place, sent: &Method) -> Result<Answer,
     }
     let select = parameters.select();
     let asked = match (place, &caller) {
-        (Place::Current, caller) => Asked::Current(caller.as_ref(), presented),
+        (Place::Current, caller) => Asked::Current(caller.as_ref(), &presented),
         (_, None) => return Err(Problem::unauthenticated()),
         (Place::All, Some(caller)) if method == Method::POST => Asked::Create(caller),
         (Place::All, Some(caller)) => Asked::List(caller),

@@ -43,7 +43,7 @@ use crate::{
     domain::{ContainerName, Kind, Timestamp},
     grpc::{
         PersonalAccessTokens, Services,
-        gate::{MAX_REQUEST_ID, given_request_id},
+        gate::{MAX_REQUEST_ID, SALTED_CALLS, given_request_id},
     },
     listener::Peer,
     random,
@@ -73,10 +73,14 @@ struct Shared {
     services: Services,
     proxies: Vec<IpNet>,
     room: Semaphore,
+    /// Of callers whose salted token is judged with their request alone.
+    room_for_salted: Semaphore,
     longest: Duration,
     /// Who shows no token of its own asks so often.
     anonymous: Rates,
     open_introspection: bool,
+    /// Whether a query may present a token.
+    token_in_query: bool,
     /// Where clients are to call, if that is said.
     root_url: Option<RootUrl>,
     /// Whether the listener speaks TLS.
@@ -123,9 +127,11 @@ impl Front {
             services,
             proxies: settings.trusted_proxies.clone(),
             room,
+            room_for_salted: Semaphore::new(SALTED_CALLS),
             longest: settings.call_deadline.into(),
             anonymous: Rates::new(),
             open_introspection: settings.open_introspection,
+            token_in_query: settings.token_in_query,
             root_url: settings.http_root_url.clone(),
             is_tls: settings.tls_cert.is_some(),
         }))
@@ -225,10 +231,9 @@ impl Call<'_> {
         only_bearer(self.headers).ok_or_else(Problem::unauthenticated)
     }
 
-    /// Who makes it, by its own token, which is of a kind that the API is about: another
-    /// is none there.
-    async fn caller(&self, kinds: &[Kind]) -> Result<&Caller, Problem> {
-        let token = self.presented()?;
+    /// Who makes it, by this token of its own, which is of a kind that the API is about:
+    /// another is none there.
+    async fn caller(&self, token: &str, kinds: &[Kind]) -> Result<&Caller, Problem> {
         let caller = self.front.verifier.authenticate(token, Some(self.ip), &self.request_id);
         let caller = caller.await?.filter(|caller| kinds.contains(&caller.found.credential.kind()));
         let caller = caller.ok_or_else(Problem::unauthenticated)?;

@@ -95,7 +95,7 @@ impl Route {
     }
 
     pub(super) async fn answer(&self, call: &Call<'_>) -> Result<Answer, Problem> {
-        let caller = call.caller(&[Kind::PersonalAccessToken]).await?;
+        let caller = call.caller(call.presented()?, &[Kind::PersonalAccessToken]).await?;
         let workspace = self.about().map_or(Ok(None), About::name)?;
         match self {
             Self::Scopes => {
