@@ -19,7 +19,7 @@ use crate::{
     },
     issuer::Issuer,
     random,
-    server::StartError,
+    start::StartError,
     store::{Actor, Bootstrap, Identity, NewCredential, NewUser, Store},
 };
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     domain::{CatalogueEntry, ClusterId, Invalid, PatPrefix, UserRef},
-    server::StartError,
+    start::StartError,
     store::{Migrate, is_postgres_url},
     upkeep::OnReuse,
 };

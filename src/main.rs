@@ -11,7 +11,8 @@ use token_authority::{
     config::{self, Cli, Command, ConfigError, LogFormat, NewToken, PepperCommand, Settings},
     domain::{Pepper, Token},
     operator, random,
-    server::{self, Server, StartError},
+    server::Server,
+    start::{self, StartError},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level, Metadata};
@@ -63,7 +64,7 @@ fn run(cli: Cli) -> io::Result<()> {
             writeln!(io::stdout(), "{}", token.expose())
         }
         Command::Migrate(settings) => runtime()?.block_on(async {
-            let store = server::open_store(&settings).await.map_err(io::Error::other)?;
+            let store = start::open_store(&settings).await.map_err(io::Error::other)?;
             store.close().await;
             Ok(())
         }),

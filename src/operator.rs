@@ -8,7 +8,7 @@ use crate::{
     config::{AdminTokenSettings, PromoteSettings, StoreSettings},
     domain::{ControlScope, CredentialId, Detail, PepperId, Token, User, UserRef},
     random,
-    server::{self, StartError},
+    start::{self, StartError},
     store::{
         Actor, Basis, Cursor, Identity, KeptPepper, Migrate, NewCredential, Promotion, Refusal,
         Store, StoreError, UserFilter,
@@ -73,11 +73,11 @@ pub async fn admin_token(
 ) -> Result<Token, StartError> {
     let store = open(&settings.store).await?;
     let identity = identity(store.as_ref()).await?;
-    let peppers = server::read_peppers(&settings.issuer.pepper_file, &settings.store, false)?;
+    let peppers = start::read_peppers(&settings.issuer.pepper_file, &settings.store, false)?;
     if !peppers.follow(&identity.current_pepper) {
-        return Err(server::without_current(&identity));
+        return Err(start::without_current(&identity));
     }
-    let issuer = server::issuer(&settings.issuer, peppers)?;
+    let issuer = start::issuer(&settings.issuer, peppers)?;
     let user = administrator(store.as_ref(), settings.user.as_ref()).await?;
     let now = clock.now();
     let (token, secret) =
@@ -113,7 +113,7 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, StartError> {
         return Err(StartError::new("data-dir", reason));
     }
     let settings = StoreSettings { migrate: Migrate::Check, ..settings.clone() };
-    server::open_store(&settings).await
+    start::open_store(&settings).await
 }
 
 async fn identity(store: &dyn Store) -> Result<Identity, StartError> {

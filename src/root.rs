@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::{
     domain::{ClusterId, Invalid, Token},
     random,
-    server::StartError,
+    start::StartError,
 };
 
 /// How many may be configured: one, and the one that takes its place.

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, path::PathBuf};
 use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, parser::ValueSource};
 
 use super::{Cli, Hidden};
-use crate::server::StartError;
+use crate::start::StartError;
 
 /// Reads the settings from the arguments, the environment and the file that
 /// they name.
