@@ -6,7 +6,7 @@ use sqlx::Pool;
 
 use super::{
     Db, Tx,
-    mutation::{Audit, Done, Step},
+    mutation::{Audit, Done, Step, is_alone},
     rows::{KeptRow, credential_columns, ended, kind_text},
 };
 use crate::{
@@ -288,9 +288,7 @@ impl Step for Settle<'_> {
     type Output = Option<CredentialId>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<CredentialId>>, StoreError> {
-        let is_alone: bool =
-            sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?;
-        if !is_alone {
+        if !is_alone(tx).await? {
             return Ok(Done::nothing(self.after.cloned()));
         }
         let after = self.after.map_or("", |id| id.0.as_str());
@@ -341,9 +339,7 @@ impl Step for Purge {
     type Output = u64;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<u64>, StoreError> {
-        let is_alone: bool =
-            sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?;
-        if !is_alone {
+        if !is_alone(tx).await? {
             return Ok(Done::nothing(0));
         }
         // The condition stands twice: one that is extended while this waits for its row

@@ -348,6 +348,12 @@ async fn check_standing(tx: &mut Tx, actor: &Actor, touched: &[Touched]) -> Resu
     }
 }
 
+/// Whether no other transaction forgets or settles anything; none begins to before this one
+/// is over.
+pub(super) async fn is_alone(tx: &mut Tx) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?)
+}
+
 /// The newest revision.
 pub(super) async fn head<'e>(
     executor: impl Executor<'e, Database = super::Db>,

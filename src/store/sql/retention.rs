@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     Tx,
-    mutation::{Audit, Done, Step},
+    mutation::{Audit, Done, Step, is_alone},
 };
 use crate::{
     domain::Timestamp,
@@ -30,9 +30,7 @@ impl Step for Forget {
     type Output = u64;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<u64>, StoreError> {
-        let is_alone: bool =
-            sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?;
-        if !is_alone {
+        if !is_alone(tx).await? {
             return Ok(Done::nothing(0));
         }
         let last: Option<i64> = sqlx::query_scalar(LAST_TO_FORGET)

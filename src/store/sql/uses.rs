@@ -6,7 +6,7 @@ use sqlx::{Pool, QueryBuilder};
 
 use super::{
     Db, Tx,
-    mutation::{Done, Step},
+    mutation::{Done, Step, is_alone},
     rows::{self, known_to},
 };
 use crate::{
@@ -159,9 +159,7 @@ impl Step for Forget<'_> {
     type Output = Option<CredentialId>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Done<Option<CredentialId>>, StoreError> {
-        let is_alone: bool =
-            sqlx::query_scalar(super::super::TRY_LOCK_PURGE).fetch_one(&mut **tx).await?;
-        if !is_alone {
+        if !is_alone(tx).await? {
             return Ok(Done::nothing(self.after.cloned()));
         }
         let after = self.after.map_or("", |id| id.0.as_str());
