@@ -12,6 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{mpsc, watch};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::{
     grpc::reply::Reply,
@@ -26,6 +27,9 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// one is waited for until it has them all.
 const HTTP1_HEADERS: usize = 64;
 const HTTP1_HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// How long its client may take nothing of an answer.
+const HTTP1_WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// How many streams a client may reset before anybody looked at them: it gets a GOAWAY
 /// for more.
@@ -98,7 +102,9 @@ pub async fn serve_http1<A, F>(
             .header_read_timeout(HTTP1_HEAD_TIME)
             .max_headers(HTTP1_HEADERS)
             .max_buf_size(MAX_HEADERS as usize);
-        let served = builder.serve_connection(TokioIo::new(connection), service);
+        let mut io = TimeoutStream::new(connection);
+        io.set_write_timeout(Some(HTTP1_WRITE_TIME));
+        let served = builder.serve_connection(TokioIo::new(Box::pin(io)), service);
         async move {
             let mut served = pin!(served);
             let closed = tokio::select! {

@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use prost::Message as _;
 use token_authority::proto::v1::{
@@ -6,7 +9,10 @@ use token_authority::proto::v1::{
     ListApiClientAuthorizationsRequest, VerifyRequest, WhoAmIRequest,
     verification_client::VerificationClient,
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
 use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -319,6 +325,33 @@ async fn connections_over_the_limit_wait_until_another_closes() {
     assert!(early.is_err(), "a third connection was served");
     drop(second);
     assert_eq!(answer.await, End::Answered);
+    server.stop().await;
+}
+
+/// Or such connections would be all there may be, without a token.
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_whose_client_reads_no_answer_is_dropped() {
+    let server = TestServer::start_with(Engine::Sqlite, &["--max-connections=1"]).await;
+    let address = server.http.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = socket.connect(address).await.unwrap();
+    let dropped = async {
+        loop {
+            deaf.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+        }
+    };
+    // HTTP1_WRITE_TIME is 30 s.
+    let dropped: Result<io::Result<()>, _> =
+        tokio::time::timeout(Duration::from_mins(1), dropped).await;
+    assert!(dropped.expect("it is dropped").is_err());
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    next.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     server.stop().await;
 }
 
