@@ -349,8 +349,8 @@ impl Authority {
         }
     }
 
-    /// Ends the credential that somebody presents, as only who has it can (RFC 7009); what
-    /// is dead already stays so.
+    /// Ends the credential that somebody presents, as only who has it can (RFC 7009). What
+    /// is dead for good stays so, and a secret that was replaced does not end its successor.
     ///
     /// # Errors
     ///
@@ -362,12 +362,16 @@ impl Authority {
         request_id: &str,
     ) -> Result<(), Error> {
         let now = self.clock.now();
+        let credential = &found.credential;
         match found.verdict(&Requirement::default(), now) {
-            Verdict::Refused(Reason::NotFound | Reason::Expired | Reason::Revoked) => return Ok(()),
-            // What it may not be used for now is no reason to leave it in others' hands.
+            Verdict::Refused(Reason::NotFound | Reason::Revoked) => return Ok(()),
+            Verdict::Refused(Reason::Expired) if credential.kind() == Kind::PersonalAccessToken => {
+                return Ok(());
+            }
+            // What it may not be used for now is no reason to leave it in others' hands, nor
+            // is an end that could be moved.
             Verdict::Active | Verdict::Refused(_) => {}
         }
-        let credential = &found.credential;
         let reach = Reach::default();
         let target = Target { id: &credential.id.0, kind: credential.kind(), reach: &reach };
         let request_id = Some(request_id.to_owned());

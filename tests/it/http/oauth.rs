@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::StatusCode;
+use prost_types::FieldMask;
 use serde_json::{Value, json};
 use token_authority::proto::v1::{
-    CreateApiClientAuthorizationRequest, RotatePersonalAccessTokenRequest, UpdateUserRequest,
+    CreateApiClientAuthorizationRequest, RotatePersonalAccessTokenRequest,
+    UpdateApiClientAuthorizationRequest, UpdateUserRequest,
 };
+
+use tonic::Code;
 
 use super::raw::{Answered, send};
 use crate::support::{
@@ -207,6 +211,22 @@ async fn whoever_has_a_token_may_end_it(engine: Engine) {
     let request = UpdateUserRequest { user: kept_out, is_active: Some(true), ..Default::default() };
     server.directory(&server.admin).update_user(request).await.unwrap();
     assert!(!server.verify(&of_bob).await.active);
+
+    // So does one whose end is past, which could get another.
+    let made = server.authorization_of(&alice, None).await;
+    let update = |expires_at| UpdateApiClientAuthorizationRequest {
+        uuid: made.uuid().to_owned(),
+        expires_at,
+        update_mask: Some(FieldMask { paths: vec!["expires_at".to_owned()] }),
+        ..Default::default()
+    };
+    let own = v2(&server.authorization_of(&alice, None).await);
+    let mut of_alice = server.authorizations(&own);
+    let past = update(Some(server.after(Duration::ZERO)));
+    of_alice.update_api_client_authorization(past).await.unwrap();
+    assert_eq!(revoke(&server, &v2(&made)).await.status, StatusCode::OK);
+    let revived = of_alice.update_api_client_authorization(update(None)).await;
+    assert_eq!(revived.unwrap_err().code(), Code::NotFound);
 
     let before = server.kept().await;
     for token in [unknown_token(), "garbage".to_owned(), "v2/x".to_owned()] {
