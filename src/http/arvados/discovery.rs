@@ -12,19 +12,20 @@ use super::super::{Answer, Call, MAX_BODY, problem::Problem};
 const MAX_HOST: usize = 255;
 
 pub(super) fn answer(call: &Call<'_>) -> Result<Answer, Problem> {
-    let root_url = match &call.front.root_url {
-        Some(url) => url.0.clone(),
+    let (root_url, caches) = match &call.front.root_url {
+        Some(url) => (url.0.clone(), "public, max-age=86400"),
+        // For who asked alone: others may use another host, or HTTPS.
         None => {
             let host = host(call.headers).ok_or_else(|| {
                 Problem::unreadable("the request must name its host, and a port if there is one")
             })?;
             let scheme = if call.is_secure { "https" } else { "http" };
-            format!("{scheme}://{host}/")
+            (format!("{scheme}://{host}/"), "private, max-age=86400")
         }
     };
     let cluster_id = call.front.verifier.roots.cluster_id.to_string();
     let mut answer = Answer::ok(document(&root_url, &cluster_id));
-    answer.header(CACHE_CONTROL, "public, max-age=86400");
+    answer.header(CACHE_CONTROL, caches);
     Ok(answer)
 }
 

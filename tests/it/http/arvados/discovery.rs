@@ -16,7 +16,8 @@ async fn document_is_public_and_names_what_the_clients_need() {
     for headers in [&[][..], &["authorization: Bearer bogus"], &["authorization: Bearer v2/x/y"]] {
         let answered = send(&server, &format!("GET {DISCOVERY}"), headers, "").await;
         assert_eq!(answered.status, 200);
-        assert_eq!(answered.headers["cache-control"], "public, max-age=86400");
+        // Its address is that of who asked.
+        assert_eq!(answered.headers["cache-control"], "private, max-age=86400");
         assert_eq!(answered.headers["access-control-allow-origin"], "*");
     }
     let document = send(&server, &format!("GET {DISCOVERY}?alt=json"), &[], "").await.json();
@@ -90,6 +91,8 @@ async fn root_url_follows_the_address_that_the_client_used() {
         for headers in [&["host: a.example"][..], &["host: a/b"]] {
             assert_eq!(root_url(&server, headers).await, "https://tokens.example.org/base/");
         }
+        let answered = send(&server, &format!("GET {DISCOVERY}"), &[], "").await;
+        assert_eq!(answered.headers["cache-control"], "public, max-age=86400");
     }
 }
 
