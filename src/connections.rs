@@ -23,9 +23,12 @@ use crate::{
 /// The largest list of headers of a request, in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
 
-/// How many headers a request may have over HTTP/1.1, and how long it may take from when
-/// one is waited for until it has them all.
-const HTTP1_HEADERS: usize = 64;
+/// How many headers a request over HTTP/1.1 is read with, how large they and what it asks
+/// for may be together, in bytes, and how long it may take from when one is waited for
+/// until it has them all. For more it gets an answer without a body; for fewer, which may
+/// be too many as well, one that says so.
+const HTTP1_HEADERS: usize = 100;
+const HTTP1_HEAD: usize = 64 * 1024;
 const HTTP1_HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// How long its client may take nothing of an answer.
@@ -101,7 +104,7 @@ pub async fn serve_http1<A, F>(
             .timer(TokioTimer::new())
             .header_read_timeout(HTTP1_HEAD_TIME)
             .max_headers(HTTP1_HEADERS)
-            .max_buf_size(MAX_HEADERS as usize);
+            .max_buf_size(HTTP1_HEAD);
         let mut io = TimeoutStream::new(connection);
         io.set_write_timeout(Some(HTTP1_WRITE_TIME));
         let served = builder.serve_connection(TokioIo::new(Box::pin(io)), service);

@@ -17,10 +17,7 @@ mod spatio;
 use std::{
     convert::Infallible,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,6 +25,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE},
+    request,
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -57,7 +55,13 @@ use route::Route;
 /// The largest body of a request that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// How long an answer waits for what is left of a body that it did not need.
+/// How many headers a request may have, and how large they and its target may be together,
+/// in bytes.
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD: usize = 16 * 1024;
+
+/// How long an answer waits for what is left of a body that it did not need: who is still
+/// sending when the connection is closed is told nothing, and tries again.
 const REST: Duration = Duration::from_secs(1);
 
 /// The header that names a call in the logs, taken from the caller or made here.
@@ -92,9 +96,8 @@ struct Call<'a> {
     front: &'a Shared,
     headers: &'a HeaderMap,
     query: &'a str,
+    /// What is left of it.
     body: Mutex<Option<Incoming>>,
-    /// Whether the body was read to its end.
-    is_read: AtomicBool,
     ip: IpAddr,
     /// Whether the client speaks HTTPS.
     is_secure: bool,
@@ -165,7 +168,6 @@ impl Shared {
             headers: &parts.headers,
             query: parts.uri.query().unwrap_or_default(),
             body: Mutex::new(Some(body)),
-            is_read: AtomicBool::new(false),
             ip: client::address(socket, &parts.headers, proxies),
             is_secure: client::is_secure(socket, &parts.headers, proxies, self.is_tls),
             request_id: given.unwrap_or_else(|| new_id(self.clock.now())),
@@ -175,6 +177,7 @@ impl Shared {
         let name = route.as_ref().map_or("none", Route::name);
         let answered = async {
             let route = route?;
+            check_head(&parts)?;
             let _room = self.room.try_acquire().map_err(|_| Problem::overloaded())?;
             route.answer(&call).await
         };
@@ -200,17 +203,26 @@ impl Shared {
     }
 }
 
+/// That a request says what it is in no more than it may.
+fn check_head(parts: &request::Parts) -> Result<(), Problem> {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if parts.headers.len() <= MAX_HEADERS && target + headers.sum::<usize>() <= MAX_HEAD {
+        Ok(())
+    } else {
+        Err(Problem::head_too_large())
+    }
+}
+
 impl Call<'_> {
     /// The whole body, if it is not too large. Nobody's is waited for before it is known
     /// that he may call.
     async fn body(&self) -> Result<Bytes, Problem> {
-        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(body) = body else { return Ok(Bytes::new()) };
-        match Limited::new(body, MAX_BODY).collect().await {
-            Ok(body) => {
-                self.is_read.store(true, Ordering::Relaxed);
-                Ok(body.to_bytes())
-            }
+        let Some(mut body) = self.left().take() else { return Ok(Bytes::new()) };
+        let read = Limited::new(&mut body, MAX_BODY).collect().await;
+        *self.left() = Some(body);
+        match read {
+            Ok(read) => Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
             Err(_) => Err(Problem::invalid("the body ends before it should")),
         }
@@ -219,8 +231,20 @@ impl Call<'_> {
     /// Whether all of it came, once what nobody needed was passed over. If not, the
     /// connection can't have another call, which its client has to be told.
     async fn is_over(&self) -> bool {
-        let _ = tokio::time::timeout(REST, self.body()).await;
-        self.is_read.load(Ordering::Relaxed)
+        let Some(mut body) = self.left().take() else { return false };
+        let pass_over = async {
+            while let Some(frame) = body.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(REST, pass_over).await.unwrap_or(false)
+    }
+
+    fn left(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The token that it presents.

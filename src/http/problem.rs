@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Method(&'static str),
     /// What was sent is too large.
     TooLarge,
+    /// What says what it is already is.
+    HeadTooLarge,
     /// The state of things stands against it.
     Unfit,
     /// Too many such calls came from there.
@@ -92,6 +94,11 @@ impl Problem {
         Self::new(Kind::TooLarge, "the body is larger than it may be")
     }
 
+    pub(super) fn head_too_large() -> Self {
+        let message = "the headers and what is asked for are more than they may be";
+        Self::new(Kind::HeadTooLarge, message)
+    }
+
     /// The caller presents no token.
     pub(super) fn anonymous() -> Self {
         let message = "present your own token as authorization: Bearer TOKEN";
@@ -117,6 +124,7 @@ impl Problem {
             Kind::Missing => StatusCode::NOT_FOUND,
             Kind::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::Unfit => StatusCode::UNPROCESSABLE_ENTITY,
             Kind::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Kind::Later => StatusCode::SERVICE_UNAVAILABLE,
@@ -140,6 +148,7 @@ impl Problem {
                     | Kind::Missing
                     | Kind::Method(_)
                     | Kind::TooLarge
+                    | Kind::HeadTooLarge
                     | Kind::Unfit
                     | Kind::TooMany
                     | Kind::Later
@@ -163,6 +172,7 @@ impl Problem {
                     | Kind::Missing
                     | Kind::Method(_)
                     | Kind::TooLarge
+                    | Kind::HeadTooLarge
                     | Kind::Unfit => "invalid_request",
                 };
                 json!({ "error": error, "error_description": self.message })
@@ -182,6 +192,7 @@ impl Problem {
             | Kind::Denied
             | Kind::Missing
             | Kind::TooLarge
+            | Kind::HeadTooLarge
             | Kind::Unfit
             | Kind::Fault => {}
         }
@@ -213,7 +224,7 @@ impl From<Status> for Problem {
                     wrong.map(|it| format!("{} {}", name(&it.field), it.description)).collect();
                 all.join("; ")
             };
-            return Self { camel: Some(said(camel)), ..Self::invalid(said(str::to_owned)) };
+            return Self { camel: Some(said(camel)), ..Self::invalid(said(plain)) };
         }
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
@@ -227,6 +238,11 @@ impl From<crate::error::Error> for Problem {
     fn from(error: crate::error::Error) -> Self {
         Status::from(error).into()
     }
+}
+
+/// The name of a field as Arvados has it: its scopes are no message with a list.
+fn plain(field: &str) -> String {
+    field.replacen("scopes.values", "scopes", 1)
 }
 
 /// The name of a field as JSON has it: `expires_at` is `expiresAt`.
