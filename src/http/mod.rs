@@ -224,7 +224,7 @@ impl Call<'_> {
         match read {
             Ok(read) => Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
-            Err(_) => Err(Problem::invalid("the body ends before it should")),
+            Err(_) => Err(Problem::unreadable("the body ends before it should")),
         }
     }
 

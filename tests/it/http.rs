@@ -5,5 +5,6 @@ mod arvados;
 mod oauth;
 mod openapi;
 mod raw;
+mod refusals;
 mod sdk;
 mod spatio;

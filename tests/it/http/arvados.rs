@@ -119,12 +119,12 @@ fn names(object: &Value) -> Vec<&str> {
 }
 
 /// As a parameter of a query or a form.
-fn parameter(name: &str, value: &str) -> String {
+pub(super) fn parameter(name: &str, value: &str) -> String {
     format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
 }
 
 /// That it is an error as Arvados says it, and its message, without the call's name.
-fn error(answered: &Answered) -> String {
+pub(super) fn error(answered: &Answered) -> String {
     let body = answered.json();
     assert_eq!(names(&body), ["error_token", "errors"], "{body}");
     assert_eq!(body["errors"].as_array().unwrap().len(), 1, "{body}");

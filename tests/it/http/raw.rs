@@ -32,7 +32,7 @@ pub(super) async fn send(
     server: &TestServer,
     request_line: &str,
     headers: &[&str],
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> Answered {
     send_to(server.http.unwrap(), request_line, headers, body).await
 }
@@ -42,8 +42,9 @@ pub(super) async fn send_to(
     address: SocketAddr,
     request_line: &str,
     headers: &[&str],
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> Answered {
+    let body = body.as_ref();
     let mut request = format!("{request_line} HTTP/1.1\r\nconnection: close\r\n");
     if !headers.iter().any(|header| header.starts_with("host:")) {
         request += "host: localhost\r\n";
@@ -51,11 +52,13 @@ pub(super) async fn send_to(
     for header in headers {
         request += &format!("{header}\r\n");
     }
-    if !body.is_empty() {
+    let is_chunked = headers.iter().any(|header| header.starts_with("transfer-encoding:"));
+    if !body.is_empty() && !is_chunked {
         request += &format!("content-length: {}\r\n", body.len());
     }
     let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.write_all(format!("{request}\r\n{body}").as_bytes()).await.unwrap();
+    socket.write_all(format!("{request}\r\n").as_bytes()).await.unwrap();
+    socket.write_all(body).await.unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.unwrap();
     parse(&String::from_utf8(answer).unwrap())
