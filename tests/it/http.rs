@@ -2,6 +2,8 @@
 
 mod admin;
 mod arvados;
+mod doors;
+mod later;
 mod oauth;
 mod openapi;
 mod raw;

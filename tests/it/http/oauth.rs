@@ -24,7 +24,6 @@ on_both_stores![
     introspection_is_for_those_who_may_verify,
     open_introspection_says_little_and_not_often,
     whoever_has_a_token_may_end_it,
-    credential_is_one_thing_through_every_door
 ];
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded";
@@ -249,24 +248,4 @@ async fn whoever_has_a_token_may_end_it(engine: Engine) {
     assert!(server.verify(&rotated).await.active);
     assert_eq!(revoke(&server, &made.token).await.status, StatusCode::OK);
     assert!(server.verify(&rotated).await.active);
-}
-
-async fn credential_is_one_thing_through_every_door(engine: Engine) {
-    let server = TestServer::start(engine).await;
-    let alice = server.user("alice").await.id;
-    let own = server.text_of(&alice, &["write:tokens", "read:tokens", "read:notes"]).await;
-    let body = r#"{"name":"over HTTP","scopes":["read:notes"]}"#;
-    let made = super::raw::call(&server, "POST /v1/tokens", &own, body).await.json();
-    let (token, id) = (made["token"].as_str().unwrap(), made["pat"]["id"].as_str().unwrap());
-    let verified = server.verify(token).await;
-    assert!(verified.active);
-    assert_eq!(verified.token_id, id);
-    assert_eq!(told(&server, token).await["jti"], id);
-    assert_eq!(revoke(&server, token).await.status, StatusCode::OK);
-    assert!(!server.verify(token).await.active);
-    assert_eq!(told(&server, token).await, json!({ "active": false }));
-    let list = super::raw::call(&server, "GET /v1/tokens", &own, "").await.json();
-    assert!(!list.to_string().contains(id));
-    let as_caller = super::raw::call(&server, "GET /v1/tokens", token, "").await;
-    assert_eq!(as_caller.status, StatusCode::UNAUTHORIZED);
 }

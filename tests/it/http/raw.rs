@@ -59,6 +59,11 @@ pub(super) async fn send_to(
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(format!("{request}\r\n").as_bytes()).await.unwrap();
     socket.write_all(body).await.unwrap();
+    receive(&mut socket).await
+}
+
+/// The one answer, after which the connection is closed.
+pub(super) async fn receive(socket: &mut TcpStream) -> Answered {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.unwrap();
     parse(&String::from_utf8(answer).unwrap())
