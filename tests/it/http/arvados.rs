@@ -1,6 +1,7 @@
 //! Arvados' API client authorizations, as its clients ask for them (SEEDS 3 and 8).
 
 mod answers;
+mod callers;
 mod credentials;
 mod discovery;
 mod encodings;

@@ -1,5 +1,8 @@
 //! Spatio's nine calls, as its clients send them (SEEDS 2 and 8).
 
+mod records;
+mod requests;
+
 use std::time::Duration;
 
 use http::StatusCode;
