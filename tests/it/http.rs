@@ -6,7 +6,7 @@ mod doors;
 mod later;
 mod oauth;
 mod openapi;
-mod raw;
+pub(crate) mod raw;
 mod refusals;
 mod sdk;
 mod spatio;

@@ -1,3 +1,5 @@
+mod over_http;
+
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose};
@@ -126,6 +128,7 @@ async fn no_token_and_no_pepper_is_in_the_store_or_in_the_log(engine: Engine) {
     secrets.keep(ROOT);
     let root = format!("--system-root-token-file={}", place.path("root-token").display());
     let more = ["--log=trace", "--recoverable-api-tokens", "--verify-system-root-token", &*root];
+    let more = more.into_iter().chain(["--token-in-query"]);
     let arguments = place.arguments().into_iter().chain(more.map(Into::into));
     let process = Process::start(arguments).await;
     let admin = secrets.keep(&place.admin_token());
@@ -134,6 +137,7 @@ async fn no_token_and_no_pepper_is_in_the_store_or_in_the_log(engine: Engine) {
     // What shows that one would be found where it should not be: see `.ci/no-tokens`.
     fs::write(place.path("authorization.token"), v2(&authorization)).unwrap();
     misuse_every_call(&process, &admin, &authorization, &mut secrets).await;
+    over_http::use_and_misuse(&process, &admin, &v2(&authorization), &mut secrets).await;
 
     check_store(&place, &secrets).await;
     let log = process.log();
@@ -144,6 +148,8 @@ async fn no_token_and_no_pepper_is_in_the_store_or_in_the_log(engine: Engine) {
     for known in [
         "CreatePersonalAccessToken",
         "CreateApiClientAuthorization",
+        "create_api_client_authorization",
+        "workspace_list_pats",
         "\"DEBUG\"",
         "INSERT INTO",
         authorization.uuid(),

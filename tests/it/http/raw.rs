@@ -13,22 +13,22 @@ use crate::support::server::TestServer;
 
 /// An answer, as it came.
 #[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) text: String,
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answered {
     /// Its body, which is JSON, as it says.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
         serde_json::from_str(&self.text).unwrap()
     }
 }
 
 /// Sends a request with these lines of headers, and reads the one answer.
-pub(super) async fn send(
+pub(crate) async fn send(
     server: &TestServer,
     request_line: &str,
     headers: &[&str],
@@ -38,7 +38,7 @@ pub(super) async fn send(
 }
 
 /// The same at an address.
-pub(super) async fn send_to(
+pub(crate) async fn send_to(
     address: SocketAddr,
     request_line: &str,
     headers: &[&str],
@@ -63,14 +63,14 @@ pub(super) async fn send_to(
 }
 
 /// The one answer, after which the connection is closed.
-pub(super) async fn receive(socket: &mut TcpStream) -> Answered {
+pub(crate) async fn receive(socket: &mut TcpStream) -> Answered {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.unwrap();
     parse(&String::from_utf8(answer).unwrap())
 }
 
 /// The same with a token and JSON.
-pub(super) async fn call(
+pub(crate) async fn call(
     server: &TestServer,
     request_line: &str,
     token: &str,

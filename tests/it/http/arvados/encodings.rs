@@ -330,6 +330,8 @@ async fn attributes_that_cannot_be_set_are_refused_and_change_nothing(engine: En
     assert_eq!(world.send_by(&chief, "POST", &[JSON], &body).await.status, 422, "no 409");
     let body = r#"{"scopes":7,"expires_at":"x","unknown":1}"#;
     let said = error(&world.send("POST", &[JSON], body).await);
+    let bad = error(&world.send("POST", &[JSON], r#"{"scopes":["all","GET /\u0000"]}"#).await);
+    assert!(bad.starts_with("scopes[1] must be "), "{bad}");
     let many: Map<String, Value> =
         (0..1000).map(|at| (format!("{at}{}", "x".repeat(200)), json!(1))).collect();
     let said_of_many = error(&world.send("POST", &[JSON], &Value::Object(many).to_string()).await);
