@@ -1,7 +1,7 @@
 //! A credential is one thing through every door: made over HTTP, it is the same over gRPC
 //! and in every process, and so is its end.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use token_authority::proto::v1::{
@@ -16,7 +16,6 @@ use crate::support::{
     on_both_stores,
     process::Process,
     server::{Place, v2},
-    wait::until,
 };
 
 on_both_stores![
@@ -111,9 +110,16 @@ impl World {
         let token = format!("token={ended_by}");
         let http = self.here().http.unwrap();
         assert_eq!(send_to(http, "POST /oauth2/revoke", &form, token).await.status, 200);
+        let acknowledged = Instant::now();
         assert!(self.is_over(self.here(), &made).await, "at once where it was ended");
         for process in &self.processes {
-            until("it is over", BOUND, async || self.is_over(process, &made).await).await;
+            loop {
+                let begun = acknowledged.elapsed();
+                if self.is_over(process, &made).await {
+                    break;
+                }
+                assert!(begun <= BOUND, "asked {begun:?} after the end");
+            }
         }
         for process in self.processes {
             process.stop().await;
@@ -124,7 +130,7 @@ impl World {
 
 async fn call(process: &Process, request_line: &str, token: &str, body: &str) -> Answered {
     let bearer = format!("authorization: Bearer {token}");
-    let http: SocketAddr = process.http.unwrap();
+    let http = process.http.unwrap();
     send_to(http, request_line, &[&bearer, "content-type: application/json"], body).await
 }
 

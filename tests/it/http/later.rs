@@ -52,10 +52,15 @@ async fn half_a_call(server: &TestServer) -> TcpStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn call_for_which_there_is_no_room_is_to_be_tried_again() {
     let server = TestServer::start_with(Engine::Sqlite, &["--max-calls=1"]).await;
-    let held = half_a_call(&server).await;
     let bearer = format!("authorization: Bearer {}", server.admin);
     let ask = async |request: &str| send(&server, request, &[&bearer], "").await;
-    until("the place is taken", SOON, async || ask("GET /v1/tokens").await.status == 503).await;
+    // One that comes while another asks has no place itself.
+    let mut held = Vec::new();
+    until("the place is taken", SOON, async || {
+        held.push(half_a_call(&server).await);
+        ask("GET /v1/tokens").await.status == 503
+    })
+    .await;
     for request in [
         "GET /v1/tokens",
         "GET /v1/tokens/scopes",

@@ -55,9 +55,13 @@ pub(super) async fn use_and_misuse(
             (format!("{} /v1/tokens", text.replace('/', "-")), JSON.to_owned(), ""),
             (format!("POST /oauth2/introspect?token={path}"), FORM.to_owned(), ""),
         ] {
-            for by in [admin, authorization, &unknown] {
+            for by in [admin, authorization] {
                 ask(by, &request, &header, body).await;
             }
+        }
+        for request in ["GET /v1/tokens", &format!("GET {AUTHORIZATIONS}"), &create] {
+            ask(text, request, "x: y", "").await;
+            ask(&format!("{text}x"), request, "x: y", "").await;
         }
         let form = format!("token={path}");
         let basic = general_purpose::STANDARD.encode(format!("{text}:{text}"));
