@@ -1,13 +1,13 @@
 //! From where a call comes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
 /// The address of who calls: that of the socket, or, where a trusted proxy is there, the
-/// last one in `X-Forwarded-For` that is none.
-pub(super) fn address(socket: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+/// last one in `X-Forwarded-For` that is none. `None`: the proxy does not say.
+pub(super) fn address(socket: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Option<IpAddr> {
     let is_proxy = |ip: &IpAddr| proxies.iter().any(|network| network.contains(ip));
     let mut client = socket.to_canonical();
     let lists = headers.get_all("x-forwarded-for").iter().rev();
@@ -17,10 +17,15 @@ pub(super) fn address(socket: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) ->
         if !is_proxy(&client) {
             break;
         }
-        let Ok(before) = hop.trim().parse::<IpAddr>() else { break };
-        client = before.to_canonical();
+        client = hop_address(hop.trim())?.to_canonical();
     }
-    client
+    Some(client)
+}
+
+/// The address of a hop, which some proxies write with a port, or in brackets.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    bare.parse().ok().or_else(|| hop.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
 }
 
 /// Whether the client speaks HTTPS: with this service, or with the trusted proxy that says
@@ -54,7 +59,8 @@ mod tests {
                 headers.append("x-forwarded-for", list.parse().unwrap());
             }
             let proxies: Vec<_> = proxies.iter().map(|it| it.parse().unwrap()).collect();
-            address(socket.parse().unwrap(), &headers, &proxies).to_string()
+            let address = address(socket.parse().unwrap(), &headers, &proxies);
+            address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
         };
         let inner = ["10.0.0.0/8", "fd00::/8"];
         assert_eq!(of("192.0.2.1", &["198.51.100.9"], &[]), "192.0.2.1");
@@ -65,7 +71,13 @@ mod tests {
         // What the client itself has written is before what the first proxy did.
         assert_eq!(of("10.0.0.1", &["127.0.0.1, 198.51.100.9"], &inner), "198.51.100.9");
         assert_eq!(of("10.0.0.1", &["127.0.0.1", "198.51.100.9, fd00::7"], &inner), "198.51.100.9");
-        assert_eq!(of("10.0.0.1", &["127.0.0.1, x, fd00::7"], &inner), "fd00::7");
+        assert_eq!(of("10.0.0.1", &["127.0.0.1, x, fd00::7"], &inner), "unknown");
+        assert_eq!(of("10.0.0.1", &["x, 198.51.100.9"], &inner), "198.51.100.9");
+        assert_eq!(of("10.0.0.1", &["198.51.100.9, "], &inner), "unknown");
+        assert_eq!(of("10.0.0.1", &["198.51.100.9:4711"], &inner), "198.51.100.9");
+        for hop in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:4711"] {
+            assert_eq!(of("10.0.0.1", &[hop], &inner), "2001:db8::1");
+        }
         assert_eq!(of("10.0.0.1", &["10.0.0.3,10.0.0.2"], &inner), "10.0.0.3");
     }
 

@@ -31,7 +31,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     bearer::only_bearer,
@@ -163,12 +163,13 @@ impl Shared {
         let given = given_request_id(&parts.headers, &self.verifier.roots, longest).ok().flatten();
         let given = given.and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
         let (socket, proxies) = (peer.0.ip(), &self.proxies);
+        let address = client::address(socket, &parts.headers, proxies);
         let call = Call {
             front: self,
             headers: &parts.headers,
             query: parts.uri.query().unwrap_or_default(),
             body: Mutex::new(Some(body)),
-            ip: client::address(socket, &parts.headers, proxies),
+            ip: address.unwrap_or(socket),
             is_secure: client::is_secure(socket, &parts.headers, proxies, self.is_tls),
             request_id: given.unwrap_or_else(|| new_id(self.clock.now())),
             name: OnceLock::new(),
@@ -178,7 +179,9 @@ impl Shared {
         let answered = async {
             let route = route?;
             check_head(&parts)?;
-            let _room = self.room.try_acquire().map_err(|_| Problem::overloaded())?;
+            // Nor may it count as the proxy's own, which may be let in where others are not.
+            address.ok_or_else(|| Problem::unreadable("X-Forwarded-For has no address"))?;
+            let _place = if route.is_open(&call) { None } else { Some(call.place()?) };
             route.answer(&call).await
         };
         let answered = tokio::time::timeout(self.longest, answered).await;
@@ -215,8 +218,13 @@ fn check_head(parts: &request::Parts) -> Result<(), Problem> {
 }
 
 impl Call<'_> {
-    /// The whole body, if it is not too large. Nobody's is waited for before it is known
-    /// that he may call.
+    /// A place among the calls that are under way.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.front.room.try_acquire().map_err(|_| Problem::overloaded())
+    }
+
+    /// The whole body, if it is not too large. That of somebody who is not known yet is not
+    /// waited for in a place among the calls.
     async fn body(&self) -> Result<Bytes, Problem> {
         let Some(mut body) = self.left().take() else { return Ok(Bytes::new()) };
         let read = Limited::new(&mut body, MAX_BODY).collect().await;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION};
 use serde_json::{Map, Value, json};
+use tokio::sync::SemaphorePermit;
 use zeroize::Zeroizing;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     bearer::only_bearer,
-    domain::{Detail, Found, Kind, Requirement, Timestamp},
+    domain::{Detail, Found, Kind, Requirement, Timestamp, Verdict},
     error::Error,
     rights,
     verifier::{self, Asker, Consistency},
@@ -47,8 +48,19 @@ impl Route {
         }
     }
 
+    /// Whether it is for whoever has a token, and takes its place among the calls itself.
+    pub(super) fn is_open(&self, call: &Call<'_>) -> bool {
+        match self {
+            Self::Introspect => {
+                call.front.open_introspection && !call.headers.contains_key(AUTHORIZATION)
+            }
+            Self::Revoke => true,
+        }
+    }
+
     pub(super) async fn answer(&self, call: &Call<'_>) -> Result<Answer, Problem> {
         match self {
+            Self::Introspect if self.is_open(call) => introspect_openly(call).await,
             Self::Introspect => introspect(call).await,
             Self::Revoke => revoke(call).await,
         }
@@ -58,14 +70,6 @@ impl Route {
 /// What is true of the token in the form: of one that is not good only that.
 async fn introspect(call: &Call<'_>) -> Result<Answer, Problem> {
     let verifier = &call.front.verifier;
-    let is_anonymous = call.front.open_introspection && !call.headers.contains_key(AUTHORIZATION);
-    if is_anonymous {
-        admit(call)?;
-        let token = token(&call.body().await?)?;
-        let caller = verifier.authenticate(&token, Some(call.ip), &call.request_id).await?;
-        let said = caller.map_or_else(inactive, |caller| little(&caller.found));
-        return Ok(Answer::ok(said));
-    }
     let asker = asker(call).await?;
     asker.may(&rights::VERIFY).map_err(Error::from)?;
     let token = token(&call.body().await?)?;
@@ -75,15 +79,28 @@ async fn introspect(call: &Call<'_>) -> Result<Answer, Problem> {
     if !matches!(decision.answer, verifier::Answer::Active(_)) {
         return Ok(Answer::ok(inactive()));
     }
-    // What is kept to decide knows less of it than is told here.
+    // What is kept to decide knows less of it than is told here, and may be older.
     let found = verifier.found(&token, Some(call.ip)).await?;
+    let now = call.front.clock.now();
+    let is_good = |found: &Found| found.verdict(&Requirement::default(), now) == Verdict::Active;
+    let found = found.filter(is_good);
     Ok(Answer::ok(found.map_or_else(inactive, |found| all(&found))))
+}
+
+/// A little of that, for whoever has the token.
+async fn introspect_openly(call: &Call<'_>) -> Result<Answer, Problem> {
+    let (token, _place) = strangers_token(call).await?;
+    let verifier = &call.front.verifier;
+    if verifier.roots.accept(&token) && !verifier.roots.verifies {
+        return Ok(Answer::ok(inactive()));
+    }
+    let caller = verifier.authenticate(&token, Some(call.ip), &call.request_id).await?;
+    Ok(Answer::ok(caller.map_or_else(inactive, |caller| little(&caller.found))))
 }
 
 /// Ends what the form presents. Whether there was such a token is not said.
 async fn revoke(call: &Call<'_>) -> Result<Answer, Problem> {
-    admit(call)?;
-    let token = token(&call.body().await?)?;
+    let (token, _place) = strangers_token(call).await?;
     let verifier = &call.front.verifier;
     if verifier.roots.accept(&token) {
         return Err(Problem::invalid("the system root token is ended by its setting"));
@@ -93,6 +110,15 @@ async fn revoke(call: &Call<'_>) -> Result<Answer, Problem> {
         authority.revoke_presented(&found, Some(call.ip), &call.request_id).await?;
     }
     Ok(Answer::empty(StatusCode::OK))
+}
+
+/// The token in the form of who shows none of its own, and a place among the calls, which
+/// is not taken before the form is there.
+async fn strangers_token<'a>(
+    call: &'a Call<'_>,
+) -> Result<(Zeroizing<String>, SemaphorePermit<'a>), Problem> {
+    admit(call)?;
+    Ok((token(&call.body().await?)?, call.place()?))
 }
 
 /// Lets in who shows no token of its own, so often.

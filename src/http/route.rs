@@ -65,6 +65,14 @@ impl Route {
         }
     }
 
+    /// Whether it is for whoever calls.
+    pub(super) fn is_open(&self, call: &Call<'_>) -> bool {
+        match self {
+            Self::OAuth(route) => route.is_open(call),
+            Self::Spatio(_) | Self::Arvados(_) | Self::Description => false,
+        }
+    }
+
     pub(super) async fn answer(&self, call: &Call<'_>) -> Result<Answer, Problem> {
         match self {
             Self::Spatio(route) => route.answer(call).await,

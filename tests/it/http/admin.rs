@@ -70,7 +70,11 @@ async fn client_behind_a_trusted_proxy_is_who_it_says() {
         ("198.51.100.7", 200),
         ("203.0.113.1, 198.51.100.7, 10.1.2.3", 200),
         ("198.51.100.7, 203.0.113.1", 401),
-        ("x", 401),
+        ("198.51.100.7:4711", 200),
+        // The address of a proxy that says nothing is not the client's.
+        ("x", 400),
+        ("203.0.113.1, x", 400),
+        ("x, 203.0.113.1", 401),
     ] {
         let forwarded = format!("x-forwarded-for: {forwarded}");
         let answered = send(&server, "GET /v1/tokens", &[&bearer, &forwarded], "").await;
@@ -112,5 +116,35 @@ async fn nobodys_body_is_waited_for_before_it_is_known_who_calls() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         // Or its next call would be lost.
         assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+}
+
+/// What is for whoever has a token has no caller to be known.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_known_takes_no_place_among_the_calls_before_its_body_is_there() {
+    let more = ["--max-calls=1", "--open-introspection"];
+    let server = TestServer::start_with(Engine::Sqlite, &more).await;
+    let address = server.http.unwrap();
+    let mut held = Vec::new();
+    for path in ["/oauth2/revoke", "/oauth2/introspect"] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n");
+        let head = format!("{head}content-length: 7\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        // It is waited for.
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100");
+        held.push(socket);
+    }
+    let bearer = format!("authorization: Bearer {}", server.admin);
+    let answered = send(&server, "GET /v1/tokens", &[&bearer], "").await;
+    assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
+    for mut socket in held {
+        socket.write_all(b"token=x").await.unwrap();
+        let mut answer = vec![0; 64];
+        socket.read_exact(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }

@@ -16,13 +16,14 @@ use tonic::Code;
 use super::raw::{Answered, send};
 use crate::support::{
     Engine, on_both_stores,
-    server::{TestServer, unknown_token, v2},
+    server::{Place, TestServer, unknown_token, v2},
 };
 
 on_both_stores![
     introspection_tells_all_of_a_good_token_and_nothing_of_others,
     introspection_is_for_those_who_may_verify,
     open_introspection_says_little_and_not_often,
+    introspection_says_no_more_than_is_so,
     whoever_has_a_token_may_end_it,
 ];
 
@@ -187,6 +188,33 @@ async fn open_introspection_says_little_and_not_often(engine: Engine) {
     assert_eq!(refused.headers["retry-after"], "1");
     // Who shows a token of its own is not limited by that.
     assert_eq!(told(&server, &token).await["active"], true);
+}
+
+async fn introspection_says_no_more_than_is_so(engine: Engine) {
+    // The system root token is asked about only where that is switched on.
+    let root = "RootRootRootRootRootRootRootRootRoot0123456789";
+    for is_active in [false, true] {
+        let place = Place::new(engine).await;
+        std::fs::write(place.path("root-token"), root).unwrap();
+        let file = format!("--system-root-token-file={}", place.path("root-token").display());
+        let setting = format!("--verify-system-root-token={is_active}");
+        let server = TestServer::start_on(place, &[&file, "--open-introspection", &setting]).await;
+        let form = format!("token={root}");
+        let openly = send(&server, "POST /oauth2/introspect", &[FORM], &form).await;
+        assert_eq!(openly.json()["active"], is_active);
+        assert_eq!(told(&server, root).await["active"], is_active);
+    }
+
+    // What was read after the decision counts, too.
+    let server = TestServer::start(engine).await;
+    let alice = server.user("alice").await.id;
+    let token = server.text_of(&alice, &["read:notes"]).await;
+    assert_eq!(told(&server, &token).await["active"], true);
+    let over =
+        format!("UPDATE credentials SET expires_at = created_at + 1 WHERE user_id = '{alice}'");
+    server.place.sql(&over).await;
+    server.clock.advance(Duration::from_secs(1));
+    assert_eq!(told(&server, &token).await, json!({ "active": false }));
 }
 
 async fn whoever_has_a_token_may_end_it(engine: Engine) {
