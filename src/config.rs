@@ -301,12 +301,13 @@ pub struct Settings {
         default_missing_value = "true", num_args = 0..=1, action = clap::ArgAction::Set)]
     pub last_use: bool,
 
-    /// Calls under way at once; more are refused with RESOURCE_EXHAUSTED
+    /// Calls under way at once at each listener; more are refused with RESOURCE_EXHAUSTED, over HTTP
+    /// with 503
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_CALLS", default_value = "1024",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_calls: u32,
 
-    /// Connections at once; more wait to be accepted
+    /// Connections at once at each listener; more wait to be accepted
     #[arg(long, env = "TOKEN_AUTHORITY_MAX_CONNECTIONS", default_value = "4096",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,

@@ -1,8 +1,9 @@
 //! The two systems' own APIs, and introspection and revocation by RFC, over HTTP/1.1:
 //! parse the request, call, convert the answer.
 //!
-//! The services that are called are those of [`crate::grpc`], in this process: what a
-//! call means, and what is wrong with it, is decided in one place for both.
+//! The services that are called are those of [`crate::grpc`], in this process, or what
+//! decides behind them: what a call means, and what is wrong with it, is decided in one
+//! place for both.
 
 mod admin;
 mod arvados;
