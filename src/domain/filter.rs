@@ -1,87 +1,14 @@
-//! The attributes of API client authorizations, and conditions on them: the filter
-//! language of Arvados (SEEDS 3.9).
+//! Conditions on API client authorizations: the filter language of Arvados (SEEDS 3.9).
 
 use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::{Digest, Invalid, Kind, Peppers, Timestamp, Token};
+use super::{Attribute, Digest, Invalid, Kind, Peppers, Timestamp, Token, attribute::Form};
 
 /// The longest text to compare with, in characters, and the longest list.
 const MAX_TEXT: usize = 1_000;
 const MAX_LIST: usize = 1_000;
-
-/// What is compared how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Text,
-    Number,
-    Time,
-    Scopes,
-    Secret,
-    Opaque,
-}
-
-macro_rules! attributes {
-    ($($name:ident = $text:literal, $form:ident, may be unset: $unset:literal: $meaning:literal,)*) => {
-        /// An attribute of an API client authorization.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Attribute {
-            $(#[doc = $meaning] $name,)*
-        }
-
-        impl Attribute {
-            /// Every attribute, in the order of the proto.
-            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$name),*];
-
-            /// Its name.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-
-            /// Whether there are API client authorizations without it.
-            #[must_use]
-            pub fn may_be_unset(self) -> bool {
-                match self {
-                    $(Self::$name => $unset,)*
-                }
-            }
-
-            fn form(self) -> Form {
-                match self {
-                    $(Self::$name => Form::$form,)*
-                }
-            }
-        }
-    };
-}
-
-attributes! {
-    Uuid = "uuid", Text, may be unset: false: "Its public name.",
-    ApiToken = "api_token", Secret, may be unset: false: "Its secret.",
-    ApiClientId = "api_client_id", Number, may be unset: true: "The client application's number.",
-    UserId = "user_id", Number, may be unset: false: "Its user's number.",
-    CreatedByIpAddress = "created_by_ip_address", Text, may be unset: true: "Where its creator called from.",
-    LastUsedByIpAddress = "last_used_by_ip_address", Text, may be unset: true: "Where it was last used from.",
-    LastUsedAt = "last_used_at", Time, may be unset: true: "When it was last used.",
-    ExpiresAt = "expires_at", Time, may be unset: true: "When it ends.",
-    OwnerUuid = "owner_uuid", Text, may be unset: false: "Its user's id.",
-    Scopes = "scopes", Scopes, may be unset: false: "What it may do.",
-    CreatedAt = "created_at", Time, may be unset: false: "When it was made.",
-    Etag = "etag", Opaque, may be unset: false: "What differs once it was changed.",
-}
-
-impl FromStr for Attribute {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let known = Self::ALL.into_iter().find(|attribute| attribute.as_str() == text);
-        known.ok_or_else(|| Invalid::new("is not an attribute of an API client authorization"))
-    }
-}
 
 /// Holds of an item if the test holds of one of the attributes.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,38 +89,6 @@ pub enum Piece {
 /// What is wrong with a condition, and in which part of it: `attribute`, `operator`
 /// or `operand`.
 pub type Wrong = (&'static str, Invalid);
-
-/// Which way a list goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// The least first, what is unset last.
-    Ascending,
-    /// The greatest first, what is unset before.
-    Descending,
-}
-
-/// By what to sort a list, and which way: an attribute, alone or followed by `asc` or
-/// `desc`.
-///
-/// # Errors
-///
-/// The text is not that, or nothing is sorted by the attribute.
-pub fn parse_order(text: &str) -> Result<(Attribute, Direction), Invalid> {
-    let mut words = text.split_ascii_whitespace();
-    let attribute: Attribute = words.next().unwrap_or_default().parse()?;
-    let direction = match words.next().map(str::to_ascii_lowercase).as_deref() {
-        None | Some("asc") => Direction::Ascending,
-        Some("desc") => Direction::Descending,
-        Some(_) => return Err(Invalid::new("must be an attribute and asc or desc")),
-    };
-    if words.next().is_some() {
-        return Err(Invalid::new("must be one attribute and asc or desc"));
-    }
-    match attribute.form() {
-        Form::Secret | Form::Opaque => Err(Invalid::new("is nothing to sort by")),
-        Form::Text | Form::Number | Form::Time | Form::Scopes => Ok((attribute, direction)),
-    }
-}
 
 /// What is asked of an attribute and an operand.
 #[derive(Clone, Copy)]
@@ -427,15 +322,6 @@ mod tests {
     }
 
     #[test]
-    fn attributes_parse_back_from_their_names() {
-        for attribute in Attribute::ALL {
-            assert_eq!(attribute.as_str().parse(), Ok(attribute));
-        }
-        assert!("Uuid".parse::<Attribute>().is_err());
-        assert!("any".parse::<Attribute>().is_err());
-    }
-
-    #[test]
     fn any_is_every_text_but_the_secret() {
         let any = Condition::parse("any", "=", &json!("x"), &peppers()).unwrap();
         let names: Vec<_> = any.attributes.into_iter().map(Attribute::as_str).collect();
@@ -578,17 +464,5 @@ mod tests {
         assert_eq!(patterns(json!(["arvados#user", "arvados#apiClientAuthorization", "x"])), 2);
         assert_eq!(patterns(json!("user")), 0);
         assert_eq!(condition("uuid", "is_a", &json!([1])), Err("operand"));
-    }
-
-    #[test]
-    fn order_is_an_attribute_and_a_direction() {
-        let uuid = |direction| Ok((Attribute::Uuid, direction));
-        for text in ["uuid", "uuid asc", " uuid  ASC "] {
-            assert_eq!(parse_order(text), uuid(Direction::Ascending), "{text}");
-        }
-        assert_eq!(parse_order("uuid DESC"), uuid(Direction::Descending));
-        for text in ["", " ", "asc", "uuid down", "uuid asc desc", "api_token", "etag", "x"] {
-            assert!(parse_order(text).is_err(), "{text}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! `now`, randomness as bytes. Text from outside becomes a type here
 //! (`parse`), and inside only the type travels.
 
+mod attribute;
 mod container;
 mod credential;
 mod filter;
@@ -17,15 +18,14 @@ mod token;
 mod user;
 mod verdict;
 
+pub use attribute::{Attribute, Direction, parse_order};
 pub use container::{
     Container, ContainerKind, ContainerName, ContainerRef, Membership, Role, Slug,
 };
 pub use credential::{
     Credential, CredentialId, Detail, Kind, Secret, SecretState, Status, WorkspaceBinding,
 };
-pub use filter::{
-    Attribute, Condition, Direction, Operand, Pattern, Piece, Relation, Test, Wrong, parse_order,
-};
+pub use filter::{Condition, Operand, Pattern, Piece, Relation, Test, Wrong};
 pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
 pub use pepper::{Digest, Pepper, PepperId, Peppers, Sealed};
 pub use revision::{Revision, Touched};
