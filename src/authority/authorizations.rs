@@ -1,8 +1,6 @@
 //! API client authorizations: made, listed, changed and deleted as Arvados does it
 //! (SEEDS 3.6 to 3.10), but for what would make a stronger token of one.
 
-use serde_json::Value;
-
 use super::{
     Authority,
     reach::{Owner, own},
@@ -11,8 +9,8 @@ use super::{
 use crate::{
     caller::Caller,
     domain::{
-        Attribute, Condition, Credential, CredentialId, Detail, Direction, Kind, Revision,
-        RouteScopes, Status, Timestamp, Token, UserId, UserRef, routes_cover,
+        Attribute, Condition, Credential, CredentialId, Detail, Direction, Filter, Kind, Revision,
+        RouteScopes, Status, Timestamp, Token, UserId, UserRef, Wrong, routes_cover,
     },
     error::Error,
     random,
@@ -79,23 +77,6 @@ pub struct AuthorizationList {
     pub offset: i64,
     /// Whether to count.
     pub counts: bool,
-}
-
-/// A condition, as it came from outside.
-pub struct Filter {
-    /// The name of an attribute, or `any`.
-    pub attribute: String,
-    /// What must hold.
-    pub operator: String,
-    /// With what.
-    pub operand: Value,
-}
-
-impl std::fmt::Debug for Filter {
-    // The operand may be a secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Filter({} {} …)", self.attribute, self.operator)
-    }
 }
 
 /// An API client authorization, as its caller may see it.
@@ -308,16 +289,18 @@ impl Authority {
         let (reach, _) = self.reach(caller, right, None).await?;
         let peppers = &self.issuer.peppers;
         let mut conditions = Vec::new();
-        for (at, Filter { attribute, operator, operand }) in list.filters.iter().enumerate() {
-            let condition = Condition::parse(attribute, operator, operand, peppers);
-            conditions.push(condition.map_err(|(part, error)| {
-                Error::invalid(part, error.to_string()).at("filters", at)
+        for (at, filter) in list.filters.iter().enumerate() {
+            let condition = Condition::parse(filter, peppers);
+            conditions.push(condition.map_err(|Wrong { part, place, reason }| {
+                let of = |part| Error::invalid(part, reason.to_string());
+                let wrong = place.map_or_else(|| of(part), |place| of("").at(part, place));
+                wrong.at("filters", at)
             })?);
         }
-        for Filter { attribute, operator, operand } in &list.wheres {
-            let condition = Condition::parse(attribute, operator, operand, peppers);
-            conditions.push(condition.map_err(|(part, error)| {
-                Error::invalid("where", format!("has an {part} that {error}"))
+        for filter in &list.wheres {
+            let condition = Condition::parse(filter, peppers);
+            conditions.push(condition.map_err(|Wrong { part, reason, .. }| {
+                Error::invalid("where", format!("has an {part} that {reason}"))
             })?);
         }
         let is_unique = |attribute| {

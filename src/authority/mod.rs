@@ -23,8 +23,7 @@ use crate::{
     },
 };
 pub use authorizations::{
-    Authorization, AuthorizationChanges, AuthorizationList, AuthorizationPage, Filter,
-    NewAuthorization,
+    Authorization, AuthorizationChanges, AuthorizationList, AuthorizationPage, NewAuthorization,
 };
 use reach::{basis, own};
 use strength::{check_covered, check_scopes_held, is_granted, within};

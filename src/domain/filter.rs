@@ -1,6 +1,6 @@
 //! Conditions on API client authorizations: the filter language of Arvados (SEEDS 3.9).
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde_json::Value;
 
@@ -10,14 +10,43 @@ use super::{Attribute, Digest, Invalid, Kind, Peppers, Timestamp, Token, attribu
 const MAX_TEXT: usize = 1_000;
 const MAX_LIST: usize = 1_000;
 
-/// Holds of an item if the test holds of one of the attributes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Condition {
-    /// The attributes, of one type, one at least.
-    pub attributes: Vec<Attribute>,
-    /// What one of them must be.
-    pub test: Test,
+/// A filter, as it came from outside.
+pub struct Filter {
+    /// Of what.
+    pub names: Names,
+    /// What must hold.
+    pub operator: String,
+    /// With what.
+    pub comparand: Comparand,
 }
+
+/// What attributes a filter names.
+#[derive(Debug)]
+pub enum Names {
+    /// This one, or all texts if it is `any`.
+    One(String),
+    /// One of these; `any` is none of them.
+    OneOf(Vec<String>),
+}
+
+/// What a filter compares with.
+pub enum Comparand {
+    /// This value.
+    Value(Value),
+    /// What the same item has for the attribute of this name.
+    Attribute(String),
+}
+
+impl fmt::Debug for Filter {
+    // The comparand may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filter({:?} {} …)", self.names, self.operator)
+    }
+}
+
+/// Holds of an item if one of these tests holds of the attribute before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition(pub Vec<(Attribute, Test)>);
 
 /// What an attribute must be.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +63,8 @@ pub enum Test {
     },
     /// Set, and before or after this.
     Ordered(Relation, Operand),
+    /// Set as that other number is, and this way beside it.
+    Beside(Relation, Attribute),
     /// Set, and as one of these patterns has it.
     Like {
         /// The patterns.
@@ -46,6 +77,8 @@ pub enum Test {
 /// How one value lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
+    /// `=`, which of a value [`Test::Among`] says.
+    Equal,
     /// `<`
     Less,
     /// `<=`
@@ -86,9 +119,23 @@ pub enum Piece {
     Any,
 }
 
-/// What is wrong with a condition, and in which part of it: `attribute`, `operator`
-/// or `operand`.
-pub type Wrong = (&'static str, Invalid);
+/// What is wrong with a filter.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// In which part of it: `attribute`, `attributes`, `operator`, `operand` or
+    /// `operand_attribute`.
+    pub part: &'static str,
+    /// Of which of the attributes.
+    pub place: Option<usize>,
+    /// Why.
+    pub reason: Invalid,
+}
+
+impl Wrong {
+    fn new(part: &'static str, reason: Invalid) -> Self {
+        Self { part, place: None, reason }
+    }
+}
 
 /// What is asked of an attribute and an operand.
 #[derive(Clone, Copy)]
@@ -138,43 +185,105 @@ impl FromStr for Operator {
 }
 
 impl Condition {
-    /// The condition that a filter `[attribute, operator, operand]` is. A secret is
-    /// compared by its digests under these peppers.
+    /// The condition that a filter is. A secret is compared by its digests under these
+    /// peppers.
     ///
     /// # Errors
     ///
-    /// The attribute or the operator is none, or the operand is not of the
-    /// attribute's type.
-    pub fn parse(
-        attribute: &str,
-        operator: &str,
-        operand: &Value,
-        peppers: &Peppers,
-    ) -> Result<Self, Wrong> {
-        let (attributes, form) = named(attribute).map_err(|wrong| ("attribute", wrong))?;
-        let operator: Operator = operator.parse().map_err(|wrong| ("operator", wrong))?;
-        if !operator.applies_to(form) {
-            return Err(("operator", Invalid::new("does not apply to this attribute")));
+    /// What is named is no attribute or no operator, or one of the attributes does not take
+    /// the operator or the comparand.
+    pub fn parse(filter: &Filter, peppers: &Peppers) -> Result<Self, Wrong> {
+        let attributes = attributes(&filter.names)?;
+        let operator: Operator =
+            filter.operator.parse().map_err(|reason| Wrong::new("operator", reason))?;
+        let mut alternatives = Vec::with_capacity(attributes.len());
+        for attribute in attributes {
+            let test = match &filter.comparand {
+                Comparand::Value(operand) => test(attribute, operator, operand, peppers),
+                Comparand::Attribute(name) => beside(attribute, operator, name),
+            };
+            let test = test.map_err(|mut wrong| {
+                if let (Names::OneOf(_), "operand") = (&filter.names, wrong.part) {
+                    wrong.reason.0 += " to be compared with ";
+                    wrong.reason.0 += attribute.as_str();
+                }
+                wrong
+            })?;
+            alternatives.push((attribute, test));
         }
-        let test = test(form, operator, operand, peppers).map_err(|wrong| ("operand", wrong))?;
-        Ok(Self { attributes, test })
+        Ok(Self(alternatives))
     }
 }
 
-/// The attributes that a filter names, and what all of them are.
-fn named(attribute: &str) -> Result<(Vec<Attribute>, Form), Invalid> {
-    if attribute == "any" {
-        let texts = Attribute::ALL.into_iter().filter(|one| one.form() == Form::Text);
-        return Ok((texts.collect(), Form::Text));
+/// The attributes that are named, each once.
+fn attributes(names: &Names) -> Result<Vec<Attribute>, Wrong> {
+    let parse = |name: &str| match name.parse::<Attribute>()? {
+        attribute if attribute.form() == Form::Opaque => {
+            Err(Invalid::new("is nothing to filter by"))
+        }
+        attribute => Ok(attribute),
+    };
+    let several = match names {
+        Names::One(any) if any == "any" => {
+            let all = Attribute::ALL.into_iter();
+            return Ok(all.filter(|attribute| attribute.form() == Form::Text).collect());
+        }
+        Names::One(name) => {
+            let one = parse(name).map_err(|reason| Wrong::new("attribute", reason))?;
+            return Ok(vec![one]);
+        }
+        Names::OneOf(several) if several.is_empty() => {
+            return Err(Wrong::new("attributes", Invalid::new("must name one at least")));
+        }
+        Names::OneOf(several) => several,
+    };
+    let mut attributes = Vec::new();
+    for (place, name) in several.iter().enumerate() {
+        let wrong = |reason| Wrong { place: Some(place), ..Wrong::new("attributes", reason) };
+        let attribute = parse(name).map_err(wrong)?;
+        if !attributes.contains(&attribute) {
+            attributes.push(attribute);
+        }
     }
-    let attribute: Attribute = attribute.parse()?;
-    if attribute.form() == Form::Opaque {
-        return Err(Invalid::new("is nothing to filter by"));
+    Ok(attributes)
+}
+
+/// What an attribute must be to lie so to another one.
+fn beside(attribute: Attribute, operator: Operator, other: &str) -> Result<Test, Wrong> {
+    let relation = match operator {
+        Operator::Equal { negated: false } => Relation::Equal,
+        Operator::Ordered(relation) => relation,
+        Operator::Equal { negated: true }
+        | Operator::In { .. }
+        | Operator::Like { .. }
+        | Operator::IsA => {
+            let reason = Invalid::new("must be =, <, <=, > or >= between two attributes");
+            return Err(Wrong::new("operator", reason));
+        }
+    };
+    let wrong = |reason| Wrong::new("operand_attribute", reason);
+    let other: Attribute = other.parse().map_err(wrong)?;
+    if attribute.form() != Form::Number || other.form() != Form::Number {
+        return Err(wrong(Invalid::new("must be a number, and beside one")));
     }
-    Ok((vec![attribute], attribute.form()))
+    Ok(Test::Beside(relation, other))
 }
 
 fn test(
+    attribute: Attribute,
+    operator: Operator,
+    operand: &Value,
+    peppers: &Peppers,
+) -> Result<Test, Wrong> {
+    let form = attribute.form();
+    if !operator.applies_to(form) {
+        let reason = Invalid(format!("does not apply to {}", attribute.as_str()));
+        return Err(Wrong::new("operator", reason));
+    }
+    of_form(form, operator, operand, peppers).map_err(|reason| Wrong::new("operand", reason))
+}
+
+fn of_form(
     form: Form,
     operator: Operator,
     operand: &Value,
@@ -304,9 +413,33 @@ mod tests {
     }
 
     fn condition(attribute: &str, operator: &str, operand: &Value) -> Result<Test, &'static str> {
-        Condition::parse(attribute, operator, operand, &peppers())
-            .map(|condition| condition.test)
-            .map_err(|(part, _)| part)
+        let names = Names::One(attribute.to_owned());
+        let mut alternatives = parse(names, operator, Comparand::Value(operand.clone()))?;
+        Ok(alternatives.pop().unwrap().1)
+    }
+
+    fn parse(
+        names: Names,
+        operator: &str,
+        comparand: Comparand,
+    ) -> Result<Vec<(Attribute, Test)>, &'static str> {
+        let filter = Filter { names, operator: operator.to_owned(), comparand };
+        Condition::parse(&filter, &peppers()).map(|it| it.0).map_err(|wrong| wrong.part)
+    }
+
+    fn one_of(
+        names: &[&str],
+        operator: &str,
+        operand: &Value,
+    ) -> Result<Vec<(Attribute, Test)>, &'static str> {
+        let names = names.iter().map(ToString::to_string).collect();
+        parse(Names::OneOf(names), operator, Comparand::Value(operand.clone()))
+    }
+
+    fn beside(one: &str, operator: &str, other: &str) -> Result<Test, &'static str> {
+        let names = Names::One(one.to_owned());
+        let tests = parse(names, operator, Comparand::Attribute(other.to_owned()))?;
+        Ok(tests.into_iter().next().unwrap().1)
     }
 
     fn among(values: Vec<Operand>, null: bool, negated: bool) -> Result<Test, &'static str> {
@@ -323,10 +456,78 @@ mod tests {
 
     #[test]
     fn any_is_every_text_but_the_secret() {
-        let any = Condition::parse("any", "=", &json!("x"), &peppers()).unwrap();
-        let names: Vec<_> = any.attributes.into_iter().map(Attribute::as_str).collect();
+        let any = Names::One("any".to_owned());
+        let any = parse(any, "=", Comparand::Value(json!("x"))).unwrap();
+        let names: Vec<_> = any.iter().map(|(attribute, _)| attribute.as_str()).collect();
         let texts = ["uuid", "created_by_ip_address", "last_used_by_ip_address", "owner_uuid"];
         assert_eq!(names, texts);
+    }
+
+    #[test]
+    fn each_of_several_attributes_is_compared_as_its_type_is() {
+        let text = "2027-01-15T08:00:00Z";
+        let time = Operand::Time(text.parse().unwrap());
+        let is = |value| among(vec![value], false, false).unwrap();
+        let both = one_of(&["expires_at", "uuid", "expires_at"], "=", &json!(text));
+        let expected = vec![
+            (Attribute::ExpiresAt, is(time)),
+            (Attribute::Uuid, is(Operand::Text(text.to_owned()))),
+        ];
+        assert_eq!(both, Ok(expected));
+        assert!(one_of(&["user_id", "scopes", "uuid"], "!=", &json!(null)).is_ok());
+        for (names, operator, operand, part) in [
+            (&[][..], "=", json!("x"), "attributes"),
+            (&["any"], "=", json!("x"), "attributes"),
+            (&["uuid", "etag"], "=", json!("x"), "attributes"),
+            (&["uuid", "user_id"], "=", json!("x"), "operand"),
+            (&["uuid", "user_id"], "=", json!(7), "operand"),
+            (&["uuid", "expires_at"], "=", json!("x"), "operand"),
+            (&["uuid", "expires_at"], "like", json!("x"), "operator"),
+            (&["uuid", "api_token"], "!=", json!("x"), "operator"),
+            (&["uuid", "api_token"], "not in", json!([]), "operator"),
+        ] {
+            assert_eq!(one_of(names, operator, &operand), Err(part), "{names:?} {operator}");
+        }
+        let filter = |names: &[&str], operand| Filter {
+            names: Names::OneOf(names.iter().map(ToString::to_string).collect()),
+            operator: "=".to_owned(),
+            comparand: Comparand::Value(operand),
+        };
+        let wrong = Condition::parse(&filter(&["uuid", "x"], json!(1)), &peppers()).unwrap_err();
+        assert_eq!((wrong.part, wrong.place), ("attributes", Some(1)));
+        let filter = filter(&["uuid", "user_id"], json!(SECRET));
+        let wrong = Condition::parse(&filter, &peppers()).unwrap_err();
+        assert!(wrong.reason.0.ends_with(" to be compared with user_id"), "{wrong:?}");
+        assert!(!format!("{filter:?} {wrong:?}").contains(SECRET));
+    }
+
+    #[test]
+    fn numbers_are_compared_with_each_other_and_nothing_else_is() {
+        for (operator, relation) in [
+            ("=", Relation::Equal),
+            ("<", Relation::Less),
+            ("<=", Relation::LessOrEqual),
+            (">", Relation::Greater),
+            (">=", Relation::GreaterOrEqual),
+        ] {
+            let test = Ok(Test::Beside(relation, Attribute::ApiClientId));
+            assert_eq!(beside("user_id", operator, "api_client_id"), test);
+        }
+        for operator in ["!=", "<>", "in", "not in", "like", "ilike", "is_a", "=="] {
+            assert_eq!(beside("user_id", operator, "api_client_id"), Err("operator"), "{operator}");
+        }
+        for (one, other, part) in [
+            ("user_id", "uuid", "operand_attribute"),
+            ("uuid", "user_id", "operand_attribute"),
+            ("uuid", "owner_uuid", "operand_attribute"),
+            ("created_at", "expires_at", "operand_attribute"),
+            ("user_id", "7", "operand_attribute"),
+            ("user_id", "any", "operand_attribute"),
+            ("any", "user_id", "operand_attribute"),
+            ("7", "user_id", "attribute"),
+        ] {
+            assert_eq!(beside(one, "<", other), Err(part), "{one} {other}");
+        }
     }
 
     #[test]

@@ -25,7 +25,9 @@ pub use container::{
 pub use credential::{
     Credential, CredentialId, Detail, Kind, Secret, SecretState, Status, WorkspaceBinding,
 };
-pub use filter::{Condition, Operand, Pattern, Piece, Relation, Test, Wrong};
+pub use filter::{
+    Comparand, Condition, Filter, Names, Operand, Pattern, Piece, Relation, Test, Wrong,
+};
 pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
 pub use pepper::{Digest, Pepper, PepperId, Peppers, Sealed};
 pub use revision::{Revision, Touched};

@@ -14,9 +14,9 @@ use super::{
 use crate::{
     authority::{
         Authority, Authorization, AuthorizationChanges, AuthorizationList, AuthorizationPage,
-        Filter, NewAuthorization,
+        NewAuthorization,
     },
-    domain::{Attribute, ClusterId, Detail, RouteScopes, parse_order},
+    domain::{Attribute, ClusterId, Comparand, Detail, Filter, Names, RouteScopes, parse_order},
     proto::v1 as proto,
     verifier::Verifier,
 };
@@ -220,6 +220,10 @@ fn list(
             fields.wrong(field, format!("must have at most {MAX_PARTS} elements"));
         }
     }
+    let named = request.filters.iter().map(|filter| filter.attributes.len().max(1));
+    if request.filters.len() <= MAX_PARTS && named.sum::<usize>() > MAX_PARTS {
+        fields.wrong("filters", format!("must have at most {MAX_PARTS} attributes in all"));
+    }
 
     let mut order = Vec::new();
     for (at, text) in request.order.iter().enumerate() {
@@ -229,17 +233,20 @@ fn list(
         }
     }
     let mut filters = Vec::new();
-    for (at, filter) in request.filters.into_iter().enumerate() {
-        let proto::Filter { attribute, operator, operand } = filter;
-        match operand.and_then(|operand| json(operand.kind)) {
-            Some(operand) => filters.push(Filter { attribute, operator, operand }),
-            None => fields.wrong(format!("filters[{at}].operand"), "must be set to a value"),
+    for (at, given) in request.filters.into_iter().enumerate() {
+        match filter(given) {
+            Ok(filter) => filters.push(filter),
+            Err((part, reason)) => fields.wrong(format!("filters[{at}].{part}"), reason),
         }
     }
     let mut equal = Vec::new();
     for (attribute, value) in wheres {
         match json(value.kind) {
-            Some(operand) => equal.push(Filter { attribute, operator: "=".to_owned(), operand }),
+            Some(value) => equal.push(Filter {
+                names: Names::One(attribute),
+                operator: "=".to_owned(),
+                comparand: Comparand::Value(value),
+            }),
             None => fields.wrong("where", "must hold values"),
         }
     }
@@ -273,6 +280,25 @@ fn list(
         counts,
     };
     Ok((list, select))
+}
+
+/// A filter, or which field of it must not be as it is, and why.
+fn filter(filter: proto::Filter) -> Result<Filter, (&'static str, &'static str)> {
+    let proto::Filter { attribute, operator, operand, attributes, operand_attribute } = filter;
+    let names = match (attribute.is_empty(), attributes.is_empty()) {
+        (_, true) => Names::One(attribute),
+        (true, false) => Names::OneOf(attributes),
+        (false, false) => return Err(("attributes", "must be empty beside attribute")),
+    };
+    let comparand = match (operand, operand_attribute) {
+        (None, Some(name)) => Comparand::Attribute(name),
+        (Some(_), Some(_)) => return Err(("operand_attribute", "must be unset beside operand")),
+        (operand, None) => {
+            let value = operand.and_then(|operand| json(operand.kind));
+            Comparand::Value(value.ok_or(("operand", "must be set to a value"))?)
+        }
+    };
+    Ok(Filter { names, operator, comparand })
 }
 
 /// The attributes that are asked for; none: all.

@@ -1,6 +1,7 @@
 //! Arvados' `api_client_authorizations` (SEEDS 3).
 
 mod discovery;
+mod filters;
 mod parameters;
 mod record;
 

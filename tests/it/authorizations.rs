@@ -220,6 +220,7 @@ fn filter(attribute: &str, operator: &str, operand: Json) -> Filter {
         attribute: attribute.to_owned(),
         operator: operator.to_owned(),
         operand: Some(value(operand)),
+        ..Default::default()
     }
 }
 

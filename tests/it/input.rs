@@ -585,7 +585,7 @@ fn value(kind: value::Kind) -> Value {
 
 fn filter(attribute: &str, operator: &str, operand: Value) -> Filter {
     let [attribute, operator] = [attribute, operator].map(ToOwned::to_owned);
-    Filter { attribute, operator, operand: Some(operand) }
+    Filter { attribute, operator, operand: Some(operand), ..Default::default() }
 }
 
 async fn list_of_authorizations_is_asked_for_in_its_language(engine: Engine) {
@@ -894,8 +894,16 @@ fn any_list() -> impl Strategy<Value = ListApiClientAuthorizationsRequest> {
     let name = || prop_oneof![4 => prop::sample::select(names.clone()).prop_map(String::from), 1 => any_text()];
     let operator =
         prop_oneof![4 => prop::sample::select(operators).prop_map(String::from), 1 => any_text()];
-    let filter = (name(), operator, any_value())
-        .prop_map(|(attribute, operator, operand)| Filter { attribute, operator, operand });
+    let names = prop::collection::vec(name(), 0..3);
+    let attributes = prop_oneof![3 => Just(Vec::new()), 1 => names];
+    let filter = (name(), operator, any_value(), attributes, prop::option::weighted(0.1, name()))
+        .prop_map(|(attribute, operator, operand, attributes, operand_attribute)| Filter {
+            attribute: if attributes.len() < 2 { attribute } else { String::new() },
+            operator,
+            operand,
+            attributes,
+            operand_attribute,
+        });
     let wheres = (name(), any_value()).prop_map(|(name, operand)| Struct {
         fields: operand.into_iter().map(|operand| (name.clone(), operand)).collect(),
     });

@@ -87,8 +87,7 @@ async fn questions_over_1_mib_are_refused() {
 async fn list_with_filters_over_64_kib_is_refused() {
     let server = TestServer::start(Engine::Sqlite).await;
     let ask = async |length: usize| {
-        let filter =
-            Filter { attribute: "x".repeat(length), operator: "=".to_owned(), operand: None };
+        let filter = Filter { attribute: "x".repeat(length), ..Default::default() };
         let filters = vec![filter];
         let request = ListApiClientAuthorizationsRequest { filters, ..Default::default() };
         server.authorizations(&server.admin).list_api_client_authorizations(request).await

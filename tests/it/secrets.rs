@@ -368,6 +368,7 @@ fn with_operand(text: &str) -> [ListApiClientAuthorizationsRequest; 3] {
             attribute: "api_token".to_owned(),
             operator: operator.to_owned(),
             operand: Some(operand),
+            ..Default::default()
         }],
         ..Default::default()
     };
@@ -495,6 +496,7 @@ async fn in_wrong_fields_of_authorizations(client: &Client, text: String) {
             attribute: attribute.to_owned(),
             operator: operator.to_owned(),
             operand,
+            ..Default::default()
         }],
         ..list.clone()
     };

@@ -189,9 +189,9 @@ fn push_conditions(statement: &mut Statement, query: &AuthorizationQuery) {
     if *spares_administrators {
         statement.push(" AND NOT u.is_admin");
     }
-    for Condition { attributes, test } in &query.conditions {
+    for Condition(alternatives) in &query.conditions {
         statement.push(" AND (");
-        statement.push_each(" OR ", attributes, |statement, attribute| {
+        statement.push_each(" OR ", alternatives, |statement, (attribute, test)| {
             push_test(statement, *attribute, test);
         });
         statement.push(")");
@@ -224,13 +224,13 @@ fn push_test(statement: &mut Statement, attribute: Attribute, test: &Test) {
         }
         Test::Ordered(relation, value) => {
             push_column(statement, attribute);
-            statement.push(match relation {
-                Relation::Less => " < ",
-                Relation::LessOrEqual => " <= ",
-                Relation::Greater => " > ",
-                Relation::GreaterOrEqual => " >= ",
-            });
+            statement.push(sign(*relation));
             push_value(statement, value);
+        }
+        Test::Beside(relation, other) => {
+            push_column(statement, attribute);
+            statement.push(sign(*relation));
+            push_column(statement, *other);
         }
         Test::Like { patterns, .. } if patterns.is_empty() => statement.push("FALSE"),
         Test::Like { patterns, ignores_case } => {
@@ -238,6 +238,16 @@ fn push_test(statement: &mut Statement, attribute: Attribute, test: &Test) {
                 push_like(statement, attribute, pattern, *ignores_case);
             });
         }
+    }
+}
+
+fn sign(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Equal => " = ",
+        Relation::Less => " < ",
+        Relation::LessOrEqual => " <= ",
+        Relation::Greater => " > ",
+        Relation::GreaterOrEqual => " >= ",
     }
 }
 

@@ -1,3 +1,5 @@
+mod several;
+
 use prost_types::Struct;
 use token_authority::proto::v1::CountMode;
 

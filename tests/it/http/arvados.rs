@@ -6,6 +6,7 @@ mod credentials;
 mod discovery;
 mod encodings;
 mod errors;
+mod lists;
 mod paging;
 mod scopes;
 

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 use token_authority::{
-    domain::{Attribute, Condition, Credential, Description, Direction, Peppers, Sealed},
+    domain::{
+        Attribute, Comparand, Condition, Credential, Description, Direction, Filter, Names,
+        Peppers, Sealed,
+    },
     store::{AuthorizationQuery, AuthorizationUpdate, KeptSeal, TokensOf, Updated},
 };
 
@@ -52,8 +55,13 @@ pub(super) fn everything(reach: &Reach) -> AuthorizationQuery {
     }
 }
 
-fn condition(attribute: &str, operator: &str, operand: &Value) -> Condition {
-    Condition::parse(attribute, operator, operand, &peppers()).unwrap()
+pub(super) fn condition(attribute: &str, operator: &str, operand: &Value) -> Condition {
+    let filter = Filter {
+        names: Names::One(attribute.to_owned()),
+        operator: operator.to_owned(),
+        comparand: Comparand::Value(operand.clone()),
+    };
+    Condition::parse(&filter, &peppers()).unwrap()
 }
 
 fn authorization(id: &CredentialId) -> Target<'_> {

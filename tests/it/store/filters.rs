@@ -1,7 +1,11 @@
 //! The filter language beside a plain reading of it (SEEDS 3.9): random rows, and
 //! random conditions, orders and pages.
 
-use std::{cell::RefCell, cmp, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    cmp,
+    collections::{BTreeMap, HashSet},
+};
 
 use proptest::{
     collection, option,
@@ -11,7 +15,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use token_authority::{
-    domain::{Attribute, Condition, parse_order},
+    domain::{Attribute, Comparand, Condition, Filter, Names, Wrong, parse_order},
     store::AuthorizationQuery,
 };
 use tokio::runtime::Handle;
@@ -71,7 +75,7 @@ const TIMES: [(i64, &str); 5] = [
     (1_800_000_000_000_000, "2027-01-15T08:00:00Z"),
     (1_800_000_000_000_001, "2027-01-15t07:00:00.000001-01:00"),
 ];
-const NUMBERS: [i64; 5] = [i64::MIN, -1, 0, 1, i64::MAX];
+const NUMBERS: [i64; 6] = [i64::MIN, -1, 0, 1, 3, i64::MAX];
 const SCOPES: [&[&str]; 8] = [
     &[],
     &["all"],
@@ -85,6 +89,8 @@ const SCOPES: [&[&str]; 8] = [
 const OPERATORS: [&str; 12] =
     ["=", "!=", "<>", "<", "<=", ">", ">=", "like", "ilike", "in", "not in", "is_a"];
 const TEXTS: [&str; 4] = ["uuid", "created_by_ip_address", "last_used_by_ip_address", "owner_uuid"];
+const INSTANTS: [&str; 3] = ["last_used_at", "expires_at", "created_at"];
+const COUNTED: [&str; 2] = ["api_client_id", "user_id"];
 
 #[derive(Debug, Clone)]
 struct Row {
@@ -100,10 +106,25 @@ struct Row {
     is_ended: bool,
 }
 
+/// A filter, as somebody writes it.
+#[derive(Debug, Clone)]
+struct Written {
+    names: Vec<&'static str>,
+    is_list: bool,
+    operator: &'static str,
+    against: Against,
+}
+
+#[derive(Debug, Clone)]
+enum Against {
+    Value(Value),
+    Attribute(&'static str),
+}
+
 #[derive(Debug, Clone)]
 struct Query {
     owner: Option<usize>,
-    filters: Vec<(String, String, Value)>,
+    filters: Vec<Written>,
     order: Vec<String>,
     distinct: Vec<Attribute>,
     limit: i64,
@@ -157,7 +178,7 @@ fn queries() -> impl Strategy<Value = Vec<Query>> {
     ];
     let query = (
         option::weighted(0.3, 0..OWNERS.len()),
-        collection::vec(filter(), 0..4),
+        collection::vec(filter(), 0..5),
         collection::vec(order, 0..4),
         distinct,
         prop_oneof![0..20_i64, Just(1_000)],
@@ -173,23 +194,77 @@ fn queries() -> impl Strategy<Value = Vec<Query>> {
             offset,
             counts,
         });
-    collection::vec(query, 20)
+    collection::vec(query, 30)
 }
 
-fn filter() -> impl Strategy<Value = (String, String, Value)> {
-    let mut attributes = Attribute::ALL.map(Attribute::as_str).to_vec();
-    attributes.push("any");
-    let operator = prop_oneof![
+fn filter() -> impl Strategy<Value = Written> {
+    prop_oneof![8 => of_one(), 3 => of_several(), 1 => of_two()]
+}
+
+/// What may stand for an attribute.
+fn attributes() -> Vec<&'static str> {
+    Attribute::ALL.map(Attribute::as_str).into_iter().chain(["any"]).collect()
+}
+
+fn operators() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
         12 => select(&OPERATORS[..]),
         1 => select(vec!["NOT IN", "ILike", "contains", ""]),
-    ];
-    (select(attributes), operator).prop_flat_map(|(attribute, operator)| {
+    ]
+}
+
+fn of_one() -> impl Strategy<Value = Written> {
+    (select(attributes()), operators()).prop_flat_map(|(attribute, operator)| {
         let written = prop_oneof![
             25 => operand(attribute, operator),
             1 => select(vec![json!(null), json!(1.5), json!("a\0"), json!([1]), json!({}), json!("a\\")]),
         ];
-        written.prop_map(move |operand| (attribute.to_owned(), operator.to_owned(), operand))
+        written.prop_map(move |operand| Written {
+            names: vec![attribute],
+            is_list: false,
+            operator,
+            against: Against::Value(operand),
+        })
     })
+}
+
+/// What each of several attributes takes: mostly those of one type, or texts and instants.
+fn of_several() -> impl Strategy<Value = Written> {
+    let mixed = [&TEXTS[..2], &INSTANTS, &["api_token"]].concat();
+    let names = prop_oneof![
+        4 => subsequence(TEXTS.to_vec(), 1..=3),
+        1 => subsequence(INSTANTS.to_vec(), 1..=3),
+        1 => subsequence(COUNTED.to_vec(), 1..=2),
+        4 => subsequence(mixed, 2..=3),
+        1 => collection::vec(select(attributes()), 0..4),
+    ];
+    (names, operators()).prop_flat_map(|(names, operator)| {
+        let instant = names.iter().find(|name| INSTANTS.contains(name));
+        let first = *instant.or(names.first()).unwrap_or(&"uuid");
+        let written = prop_oneof![
+            6 => operand(first, operator),
+            1 => select(vec![json!(null), json!([]), json!([null])]),
+        ];
+        let names = Just(names).prop_shuffle();
+        (names, written).prop_map(move |(names, operand)| Written {
+            names,
+            is_list: true,
+            operator,
+            against: Against::Value(operand),
+        })
+    })
+}
+
+/// Two attributes of one item.
+fn of_two() -> impl Strategy<Value = Written> {
+    let one = || prop_oneof![8 => select(&COUNTED[..]), 1 => select(attributes())];
+    let operator = prop_oneof![8 => select(vec!["=", "<", "<=", ">", ">="]), 1 => operators()];
+    (collection::vec(one(), 1..3), any::<bool>(), operator, one()).prop_map(
+        |(mut names, is_list, operator, other)| {
+            names.truncate(if is_list { names.len() } else { 1 });
+            Written { names, is_list, operator, against: Against::Attribute(other) }
+        },
+    )
 }
 
 fn operand(attribute: &'static str, operator: &'static str) -> BoxedStrategy<Value> {
@@ -197,9 +272,13 @@ fn operand(attribute: &'static str, operator: &'static str) -> BoxedStrategy<Val
     let kinds = || select(vec!["arvados#apiClientAuthorization", "arvados#user", "arvados#group"]);
     match operator.to_ascii_lowercase().as_str() {
         "in" | "not in" => collection::vec(value(), 0..4).prop_map(Value::from).boxed(),
-        "like" | "ilike" => collection::vec(select(&PIECES[..]), 0..5)
-            .prop_map(|pieces| Value::from(pieces.concat()))
-            .boxed(),
+        "like" | "ilike" => {
+            let text = if TEXTS.contains(&attribute) { attribute } else { "any" };
+            let begun = self::value(text).prop_map(|text| format!("{}%", text.as_str().unwrap()));
+            let pieces = collection::vec(select(&PIECES[..]), 0..5);
+            let pattern = prop_oneof![3 => pieces.prop_map(|pieces| pieces.concat()), 1 => begun];
+            pattern.prop_map(Value::from).boxed()
+        }
         "is_a" => prop_oneof![
             kinds().prop_map(Value::from),
             collection::vec(kinds(), 0..3).prop_map(Value::from),
@@ -240,6 +319,38 @@ fn value(attribute: &'static str) -> BoxedStrategy<Value> {
 /// The secret of the row with the uuid of this place.
 fn secret(place: usize) -> String {
     Token::authorization(&[u8::try_from(place).unwrap(); 32]).expose().to_owned()
+}
+
+impl Written {
+    fn parsed(&self) -> Result<Condition, Wrong> {
+        let mut names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
+        let filter = Filter {
+            names: if self.is_list { Names::OneOf(names) } else { Names::One(names.remove(0)) },
+            operator: self.operator.to_owned(),
+            comparand: match &self.against {
+                Against::Value(value) => Comparand::Value(value.clone()),
+                Against::Attribute(name) => Comparand::Attribute((*name).to_owned()),
+            },
+        };
+        Condition::parse(&filter, &peppers())
+    }
+
+    /// Which of the forms it has; of one attribute, which.
+    fn form(&self) -> &'static str {
+        let types: HashSet<_> = self.names.iter().map(|name| type_of(name)).collect();
+        match (&self.against, self.is_list) {
+            (Against::Attribute(_), _) => "two",
+            (Against::Value(_), false) => self.names[0],
+            (Against::Value(_), true) if types.len() < 2 => "several of one type",
+            (Against::Value(_), true) => "several of different types",
+        }
+    }
+}
+
+fn type_of(attribute: &str) -> usize {
+    let is_one = |names: &[&str]| names.contains(&attribute);
+    let types = [is_one(&TEXTS), is_one(&INSTANTS), is_one(&COUNTED), attribute == "scopes"];
+    types.into_iter().position(|is_it| is_it).unwrap_or(types.len())
 }
 
 /// A value of an attribute, or one to compare it with.
@@ -319,13 +430,57 @@ fn plain(attribute: &str, operand: &Value) -> Result<Plain, &'static str> {
     }
 }
 
+/// A part of a filter, and its place in that.
+type Part = (&'static str, Option<usize>);
+
 /// Whether a row meets a filter; if it is none, which part of it is wrong.
-fn holds(
+fn holds(row: &Row, filter: &Written, numbers: &[i64]) -> Result<bool, Part> {
+    let Written { names, is_list, operator, against } = filter;
+    if *is_list {
+        let wrong = names.iter().position(|name| ["any", "etag"].contains(name));
+        if names.is_empty() || wrong.is_some() {
+            return Err(("attributes", wrong));
+        }
+    }
+    let mut any = false;
+    for name in names {
+        let held = match against {
+            Against::Value(operand) => holds_of_one(row, (name, operator, operand), numbers),
+            Against::Attribute(other) => holds_of_two(row, (name, operator, other), numbers),
+        };
+        any |= held.map_err(|part| (part, None))?;
+    }
+    Ok(any)
+}
+
+fn holds_of_two(
     row: &Row,
-    (attribute, operator, operand): &(String, String, Value),
+    (one, operator, other): (&str, &str, &str),
     numbers: &[i64],
 ) -> Result<bool, &'static str> {
-    let attributes = match attribute.as_str() {
+    use cmp::Ordering::{Equal, Greater, Less};
+    let orders = match operator {
+        _ if one == "etag" => return Err("attribute"),
+        "=" => vec![Equal],
+        "<" => vec![Less],
+        "<=" => vec![Less, Equal],
+        ">" => vec![Greater],
+        ">=" => vec![Greater, Equal],
+        _ => return Err("operator"),
+    };
+    if [one, other].iter().any(|name| !COUNTED.contains(name)) {
+        return Err("operand_attribute");
+    }
+    let [one, other] = [one, other].map(|name| row.value(name, numbers));
+    Ok(one.zip(other).is_some_and(|(one, other)| orders.contains(&one.cmp(&other))))
+}
+
+fn holds_of_one(
+    row: &Row,
+    (attribute, operator, operand): (&str, &str, &Value),
+    numbers: &[i64],
+) -> Result<bool, &'static str> {
+    let attributes = match attribute {
         "any" => TEXTS.to_vec(),
         "etag" => return Err("attribute"),
         one => vec![one],
@@ -338,8 +493,7 @@ fn holds(
     let operator = operator.as_str();
     let applies = all_types.contains(&operator)
         || (not_for_secrets.contains(&operator) && attribute != "api_token")
-        || (not_for_lists.contains(&operator)
-            && !["api_token", "scopes"].contains(&attribute.as_str()))
+        || (not_for_lists.contains(&operator) && !["api_token", "scopes"].contains(&attribute))
         || (for_texts.contains(&operator) && (TEXTS.contains(&attributes[0])));
     if !applies {
         return Err("operator");
@@ -521,8 +675,8 @@ fn insert(engine: Engine, rows: &[Row]) -> String {
     sql
 }
 
-/// How often a filter on an attribute held of a row, and how often not.
-type Seen = BTreeMap<(String, String), [usize; 2]>;
+/// How often filters of one form held of a row, and how often not.
+type Seen = BTreeMap<(&'static str, String), [usize; 2]>;
 
 async fn check(
     store: &TestStore,
@@ -533,14 +687,13 @@ async fn check(
 ) -> TestCaseResult {
     let mut conditions = Vec::new();
     for filter in &query.filters {
-        let (attribute, operator, operand) = filter;
-        let parsed = Condition::parse(attribute, operator, operand, &peppers());
+        let parsed = filter.parsed();
         for row in rows {
             let held = holds(row, filter, numbers);
-            let part = parsed.as_ref().err().map(|(part, _)| *part);
+            let part = parsed.as_ref().err().map(|wrong| (wrong.part, wrong.place));
             prop_assert_eq!(held.err(), part, "{:?}", filter);
             if let Ok(held) = held {
-                let names = (attribute.clone(), operator.to_ascii_lowercase());
+                let names = (filter.form(), filter.operator.to_ascii_lowercase());
                 seen.borrow_mut().entry(names).or_default()[usize::from(held)] += 1;
             }
         }
@@ -603,14 +756,16 @@ async fn lists_are_what_the_language_says(engine: Engine) {
         panic!("{failure}");
     }
     let seen = seen.into_inner();
-    // Of the four types, that many attributes take that many operators.
-    assert_eq!(seen.len(), 5 * 12 + 5 * 9 + 5 + 2, "{seen:?}");
+    // Of the four types, that many attributes take that many operators, and several of them
+    // and two beside each other take so many.
+    assert_eq!(seen.len(), 5 * 12 + 5 * 9 + 5 + 2 + 12 + 9 + 5, "{seen:?}");
     let poor = seen.iter().filter(|(names, times)| {
-        let (attribute, operator) = (names.0.as_str(), names.1.as_str());
+        let (attribute, operator) = (names.0, names.1.as_str());
         let [failed, held] = times;
         // No address is an id, and one of four always differs from what it is not.
         let never_holds = operator == "is_a" && attribute.ends_with("address");
-        let never_fails = attribute == "any" && ["!=", "<>", "not in"].contains(&operator);
+        let is_of_many = ["any", "several of different types"].contains(&attribute);
+        let never_fails = is_of_many && ["!=", "<>", "not in"].contains(&operator);
         (*held == 0 && !never_holds) || (*failed == 0 && !never_fails)
     });
     let poor: Vec<_> = poor.collect();

@@ -13,7 +13,6 @@ async fn refusals_are_final_and_in_the_envelope(engine: Engine) {
     let world = World::new(engine, &["--max-authorizations-per-user=3"]).await;
     world.server.follow().await;
     let before = world.server.kept().await;
-    let filters = |filters: &Value| format!("GET ?{}", parameter("filters", &filters.to_string()));
     for (request, body, status) in [
         (format!("GET /{UNKNOWN}"), "", 404),
         (format!("PUT /{UNKNOWN}"), "{}", 404),
@@ -29,35 +28,10 @@ async fn refusals_are_final_and_in_the_envelope(engine: Engine) {
         ("DELETE /current".to_owned(), "", 405),
         ("GET /create_system_auth".to_owned(), "", 405),
         (format!("POST /{}", world.uuid), "{}", 405),
-        ("GET ?limit=-1".to_owned(), "", 422),
         ("GET ?limit=x".to_owned(), "", 422),
-        ("GET ?limit=1.5".to_owned(), "", 422),
-        ("GET ?offset=-1".to_owned(), "", 422),
-        ("GET ?offset=1000001".to_owned(), "", 422),
-        ("GET ?count=some".to_owned(), "", 422),
-        ("GET ?distinct=perhaps".to_owned(), "", 422),
-        ("GET ?order=unknown".to_owned(), "", 422),
-        ("GET ?order=uuid+sideways".to_owned(), "", 422),
-        ("GET ?order=%5B1%5D".to_owned(), "", 422),
-        ("GET ?where=%5B%5D".to_owned(), "", 422),
-        ("GET ?where=x".to_owned(), "", 422),
-        ("GET ?where=%7B%22unknown%22%3A1%7D".to_owned(), "", 422),
         ("GET ?cluster_id=aaaaa".to_owned(), "", 422),
         ("GET /current?remote=x".to_owned(), "", 422),
         ("GET ?filters=x".to_owned(), "", 422),
-        (filters(&json!({})), "", 422),
-        (filters(&json!(["uuid", "=", "x"])), "", 422),
-        (filters(&json!(["(api_client_id < user_id)"])), "", 422),
-        (filters(&json!([["uuid", "="]])), "", 422),
-        (filters(&json!([["uuid", 1, "x"]])), "", 422),
-        (filters(&json!([["uuid", "~", "x"]])), "", 422),
-        (filters(&json!([["uuid", "@@", "x"]])), "", 422),
-        (filters(&json!([["scopes", "contains", "x"]])), "", 422),
-        (filters(&json!([["scopes", "exists", "x"]])), "", 422),
-        (filters(&json!([["unknown", "=", "x"]])), "", 422),
-        (filters(&json!([["uuid", "=", 7]])), "", 422),
-        (filters(&json!([["user_id", "=", 9_007_199_254_740_993_i64]])), "", 422),
-        (filters(&json!([["expires_at", "<", "tomorrow"]])), "", 422),
         ("GET ?filters[]=x".to_owned(), "", 400),
         ("GET ?limit=1&limit=2".to_owned(), "", 400),
     ] {
