@@ -182,10 +182,11 @@ impl Parameters {
         value.filter(|value| !value.is_null())
     }
 
+    /// A text that is no JSON; null, by its name too, and the empty text are none.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         match self.values.remove(name)? {
             Value::Null => None,
-            Value::String(text) => Some(text).filter(|text| !text.is_empty()),
+            Value::String(text) => Some(text).filter(|text| !text.is_empty() && text != "null"),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
                 self.wrong(name, "must be text");
                 None
@@ -243,7 +244,7 @@ impl Parameters {
     /// By what to sort: a list, or the old text with commas.
     pub(super) fn order(&mut self) -> Vec<String> {
         match self.values.get("order").and_then(Value::as_str).map(str::trim) {
-            Some(text) if !text.is_empty() && !text.starts_with('[') => {
+            Some(text) if !["", "null"].contains(&text) && !text.starts_with('[') => {
                 let order = text.split(',').map(|part| part.trim().to_owned()).collect();
                 self.values.remove("order");
                 order

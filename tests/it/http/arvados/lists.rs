@@ -293,6 +293,7 @@ async fn where_is_what_attributes_equal(engine: Engine) {
 async fn items_stand_in_the_order_that_is_asked_for(engine: Engine) {
     let three = Three::made(engine).await;
     for (order, expected) in [
+        (json!(null), "cba"),
         (json!(""), "cba"),
         (json!([]), "cba"),
         (json!("created_at"), "abc"),
@@ -356,7 +357,10 @@ async fn what_is_wrong_with_a_parameter_is_said_by_its_name(engine: Engine) {
         assert_eq!(answered.status, 422, "{wrong} {answered:?}");
         assert!(error(&answered).starts_with(names(&wrong)[0]), "{wrong} {answered:?}");
     }
-    // Null is as if it were not there.
+    // Null is as if it were not there, also by its name.
+    let by_name = "count=null&order=null&select=null&filters=null&where=null&cluster_id=null";
+    let listed = three.world.ok(&format!("GET ?{by_name}"), &Value::Null).await;
+    assert_eq!(three.letters(&listed), "cba");
     let nulls = ["limit", "offset", "count", "order", "select", "distinct", "filters", "where"];
     let nulls: Value = nulls.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
     assert_eq!(three.letters(&three.world.ok("GET", &nulls).await), "cba");
