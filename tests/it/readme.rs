@@ -35,7 +35,7 @@ async fn session_of_the_readme_goes_as_it_says(engine: Engine) {
         .replace("localhost:50051", &server.address.to_string())
         .replace("localhost:8080", &server.http.unwrap().to_string())
         .replace("token-authority-data", place.path("data").to_str().unwrap());
-    let output = bash(&script).await;
+    let output = bash(&script, place.directory.path()).await;
 
     let outputs: Vec<&str> = output.split("=== next step ===\n").collect();
     assert_eq!(outputs.len(), steps.len() + 1, "it broke off:\n{output}");
@@ -180,14 +180,16 @@ fn blocks(section: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-async fn bash(script: &str) -> String {
+/// What a script says, whose files are in a directory of its own.
+async fn bash(script: &str, directory: &Path) -> String {
     let grpcurl = grpcurl();
-    let directory = grpcurl.parent().unwrap().to_str().unwrap();
-    let path = format!("{directory}:{}", env::var("PATH").unwrap());
+    let path = grpcurl.parent().unwrap().to_str().unwrap();
+    let path = format!("{path}:{}", env::var("PATH").unwrap());
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(script.as_bytes()).unwrap();
     let mut shell = Command::new("bash");
-    shell.arg(file.path()).env("PATH", path).stdin(Stdio::null()).stderr(Stdio::inherit());
+    shell.arg(file.path()).env("PATH", path).current_dir(directory);
+    shell.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = shell.output().await.unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
