@@ -144,6 +144,12 @@ async fn asker(call: &Call<'_>) -> Result<Asker, Problem> {
     asker.ok_or_else(Problem::unauthenticated)
 }
 
+/// Whether the caller uses HTTP Basic, rightly or not.
+pub(super) fn is_basic(headers: &HeaderMap) -> bool {
+    let scheme = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().get(..6));
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "))
+}
+
 /// The password of HTTP Basic (RFC 7617), of whatever user.
 fn basic(headers: &HeaderMap) -> Option<Zeroizing<String>> {
     let mut presented = headers.get_all(AUTHORIZATION).iter();

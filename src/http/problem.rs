@@ -6,7 +6,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{Answer, Call};
+use super::{Answer, Call, oauth};
 use crate::random;
 
 /// Whose errors they are.
@@ -182,6 +182,10 @@ impl Problem {
         match self.kind {
             // RFC 6750, section 3: who shows no token is told no error.
             Kind::Anonymous => answer.header(WWW_AUTHENTICATE, "Bearer"),
+            // RFC 6749, section 5.2: in the scheme that the client used.
+            Kind::Unauthenticated if style == Style::OAuth && oauth::is_basic(call.headers) => {
+                answer.header(WWW_AUTHENTICATE, "Basic realm=\"token-authority\"");
+            }
             Kind::Unauthenticated => {
                 answer.header(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"");
             }

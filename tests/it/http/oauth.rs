@@ -119,7 +119,12 @@ async fn introspection_is_for_those_who_may_verify(engine: Engine) {
         let answered = introspect(&server, &authorization, &asked).await;
         assert_eq!(answered.status, status, "{authorization}");
         assert_eq!(answered.json()["error"], error);
-        assert_eq!(answered.headers.contains_key("www-authenticate"), status == 401);
+        let challenge = answered.headers.get("www-authenticate").map(|it| it.to_str().unwrap());
+        let expected = match authorization.split(' ').next() {
+            Some("Basic") => "Basic realm=\"token-authority\"",
+            _ => "Bearer error=\"invalid_token\"",
+        };
+        assert_eq!(challenge, (status == 401).then_some(expected), "{authorization}");
     }
     let anonymous =
         send(&server, "POST /oauth2/introspect", &[FORM], &format!("token={asked}")).await;
