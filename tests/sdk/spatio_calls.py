@@ -20,7 +20,7 @@ from spatio.exceptions import (
 )
 
 WORLD = json.loads(os.environ["WORLD"])
-NOW = datetime.fromisoformat(WORLD["now"])
+NOW = datetime.fromisoformat(WORLD["now"].replace("Z", "+00:00"))
 LATER = datetime(2031, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 ORG, WORKSPACE = WORLD["organization"], WORLD["workspace"]
 BY_ID, BY_SLUG = (ORG["id"], WORKSPACE["id"]), (ORG["slug"], WORKSPACE["slug"])

@@ -1,5 +1,7 @@
-//! The published Spatio clients, unmodified, against the service. Each makes all of its
-//! calls in a driver of its own under `tests/sdk`, in its own language.
+//! The clients and libraries that others have published, unmodified, against the service.
+//! Each is used by a driver of its own under `tests/sdk`, in its own language.
+
+mod spatio;
 
 use std::{
     env,
@@ -8,41 +10,58 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
-use token_authority::proto::v1::{
-    GetOrganizationRequest, GetWorkspaceRequest, ListAvailablePatScopesRequest,
-    ListPersonalAccessTokensRequest, Reason, TokenState,
-};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::Command,
+    process::{Child, Command},
+    time::timeout,
 };
 
-use crate::support::{
-    Engine, on_both_stores,
-    server::{TestServer, unknown_token},
-};
+use crate::support::server::Place;
 
-const CREDENTIALS: &str = "SELECT count(*) FROM credentials";
+/// How long a driver may take to one of its two ends.
+const PATIENCE: Duration = Duration::from_mins(2);
 
-on_both_stores![python_client_makes_all_its_calls];
+/// A driver that has said what it made, and waits for leave to go on.
+struct Driver(Child);
 
-async fn python_client_makes_all_its_calls(engine: Engine) {
-    let mut driver = Command::new(tool("SDK_PYTHON", "sdk-python/run"));
-    driver.arg(script("spatio_calls.py"));
-    drive(driver, engine).await;
-}
+impl Driver {
+    /// In Python, with the packages of `tests/sdk/requirements.txt`.
+    fn python(script: &str) -> Command {
+        let mut driver = Command::new(tool("SDK_PYTHON", "sdk-python/run"));
+        driver.arg(self::script(script));
+        driver
+    }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn typescript_client_makes_all_its_calls() {
-    let mut driver = Command::new("node");
-    driver.arg(script("spatio_calls.mjs")).env("SDK_NPM", tool("SDK_NPM", "sdk-npm"));
-    drive(driver, Engine::Sqlite).await;
-}
+    /// In Node, with the packages of `tests/sdk/package-lock.json`.
+    fn node(script: &str) -> Command {
+        let mut driver = Command::new("node");
+        driver.arg(self::script(script)).env("SDK_NPM", tool("SDK_NPM", "sdk-npm"));
+        driver
+    }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rust_client_makes_all_its_calls() {
-    drive(Command::new(tool("SDK_RUST", "sdk-rust/debug/spatio_calls")), Engine::Sqlite).await;
+    /// Starts one that is to know of this world; and what it said.
+    async fn start(mut driver: Command, place: &Place, world: &Value) -> (Self, Value) {
+        for variable in ["NO_PROXY", "no_proxy"] {
+            driver.env(variable, "127.0.0.1,localhost");
+        }
+        // No settings of whoever runs this.
+        driver.env("HOME", place.directory.path()).env("WORLD", world.to_string());
+        driver.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut driver = driver.spawn().unwrap();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("it gets half way");
+        let said = line.unwrap().expect("the driver says why it has made nothing");
+        (Self(driver), serde_json::from_str(&said).unwrap())
+    }
+
+    /// Lets it go on, to a good end.
+    async fn finish(mut self) {
+        self.0.stdin.take().unwrap().write_all(b"\n").await.unwrap();
+        let status = timeout(PATIENCE, self.0.wait()).await.expect("it comes to its end");
+        let status = status.unwrap();
+        assert!(status.success(), "the driver says what is wrong: {status}");
+    }
 }
 
 fn script(name: &str) -> PathBuf {
@@ -56,88 +75,4 @@ fn tool(variable: &str, left: &str) -> PathBuf {
         .map(PathBuf::from)
         .or_else(|| left.exists().then_some(left))
         .unwrap_or_else(|| panic!("{variable} is not set: tests/run gets what it names"))
-}
-
-/// Runs a driver, and looks at what it made when it is half way and when it is over.
-async fn drive(mut driver: Command, engine: Engine) {
-    let server = TestServer::start(engine).await;
-    let (user, workspace) = (server.user("ada").await.id, server.workspace("web").await);
-    server.join(&user, &workspace, "member").await;
-    let token = server.text_of(&user, &["read:tokens", "write:tokens", "read:*"]).await;
-    let world = world(&server, &token, &workspace).await;
-    let before = server.place.number(CREDENTIALS).await;
-
-    let driver = driver.env("WORLD", world.to_string()).env("NO_PROXY", "127.0.0.1");
-    let driver = driver.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut driver = driver.spawn().unwrap();
-    let driven = async {
-        let line = BufReader::new(driver.stdout.take().unwrap()).lines().next_line().await;
-        let made = line.unwrap().expect("the driver says why it has made nothing");
-        let made: Value = serde_json::from_str(&made).unwrap();
-        let made = ["least", "most", "bound"].map(|name| made[name].as_str().unwrap().to_owned());
-        for (token, is_bound) in made.iter().zip([false, true, true]) {
-            let known = server.verify(token).await;
-            assert!(known.active && known.user_id == user);
-            assert_eq!(known.workspace_id.as_ref(), is_bound.then_some(&workspace));
-            assert_eq!(known.scopes, if is_bound { &["read:notes"][..] } else { &[] });
-            let expires_at = known.expires_at.map(|at| at.to_string());
-            assert_eq!(expires_at.as_deref(), is_bound.then_some("2031-01-02T03:04:05Z"));
-        }
-        driver.stdin.take().unwrap().write_all(b"\n").await.unwrap();
-        let status = driver.wait().await.unwrap();
-        assert!(status.success(), "the driver says what is wrong: {status}");
-        made
-    };
-    let driven = tokio::time::timeout(Duration::from_mins(2), driven).await;
-    let [least, most, bound] = driven.expect("the driver comes to its end");
-
-    assert!(server.verify(&most).await.active);
-    for token in [&least, &bound] {
-        assert_eq!(server.verify(token).await.reason(), Reason::Revoked);
-    }
-    // What was refused made nothing, for nobody.
-    assert_eq!(server.place.number(CREDENTIALS).await, before + 3);
-    let request = ListPersonalAccessTokensRequest { show_revoked: true, ..Default::default() };
-    let listed = server.tokens(&token).list_personal_access_tokens(request).await.unwrap();
-    let mut listed: Vec<_> = listed
-        .into_inner()
-        .personal_access_tokens
-        .into_iter()
-        .map(|token| (token.state(), token.name, token.description))
-        .collect();
-    listed.sort();
-    let expected = [
-        (TokenState::Active, "most of all"),
-        (TokenState::Active, "of a test"),
-        (TokenState::Revoked, "bound still"),
-        (TokenState::Revoked, "least"),
-    ];
-    assert_eq!(listed, expected.map(|(state, name)| (state, name.to_owned(), String::new())));
-}
-
-/// What a driver has to know.
-async fn world(server: &TestServer, token: &str, workspace_id: &str) -> Value {
-    let outsider = server.user("bob").await.id;
-    let outsiders = server.token_of(&outsider, &["read:tokens", "write:tokens"]).await;
-    let mut directory = server.directory(&server.admin);
-    let workspace = GetWorkspaceRequest { workspace: workspace_id.to_owned(), organization: None };
-    let workspace = directory.get_workspace(workspace).await.unwrap().into_inner().workspace;
-    let workspace = workspace.unwrap();
-    let organization = GetOrganizationRequest { organization: workspace.organization_id };
-    let organization = directory.get_organization(organization).await.unwrap().into_inner();
-    let organization = organization.organization.unwrap();
-    let mut tokens = server.tokens(token);
-    let scopes = tokens.list_available_pat_scopes(ListAvailablePatScopesRequest {});
-    json!({
-        "base": format!("http://{}", server.http.unwrap()),
-        "now": server.after(Duration::ZERO).to_string(),
-        "token": token,
-        "admin": server.admin,
-        "outsider": outsiders.token,
-        "unknown": unknown_token(),
-        "scopes": scopes.await.unwrap().into_inner().scopes,
-        "foreign": outsiders.personal_access_token.unwrap().id,
-        "organization": { "id": organization.id, "slug": organization.slug },
-        "workspace": { "id": workspace.id, "slug": workspace.slug },
-    })
 }
