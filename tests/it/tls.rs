@@ -38,13 +38,8 @@ impl Secured {
     async fn start(more: impl FnOnce(&Place) -> Vec<String>) -> Self {
         let place = Place::new(Engine::Sqlite).await;
         let authority = Authority::new("one");
-        let (certificate, key) = authority.issue("localhost");
-        fs::write(place.path("tls.crt"), certificate).unwrap();
-        fs::write(place.path("tls.key"), key).unwrap();
-        let argument = |name: &str, file| format!("{name}={}", place.path(file).display());
         let mut arguments = place.arguments();
-        arguments.push(argument("--tls-cert", "tls.crt").into());
-        arguments.push(argument("--tls-key", "tls.key").into());
+        arguments.extend(place.certificate(&authority).map(Into::into));
         arguments.extend(more(&place).into_iter().map(Into::into));
         let process = Process::start(arguments).await;
         Self { place, authority, process }

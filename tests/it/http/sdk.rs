@@ -1,6 +1,7 @@
 //! The clients and libraries that others have published, unmodified, against the service.
 //! Each is used by a driver of its own under `tests/sdk`, in its own language.
 
+mod arvados;
 mod spatio;
 
 use std::{

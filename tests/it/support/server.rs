@@ -1,4 +1,4 @@
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use sqlx::Connection as _;
 use tempfile::TempDir;
@@ -30,22 +30,22 @@ use tonic::{
     codegen::http::uri::PathAndQuery,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_prost::ProstCodec;
 use tonic_types::{ErrorInfo, StatusExt as _};
 
-use super::{Engine, clock::TestClock, postgres};
+use super::{Engine, clock::TestClock, pki::Authority, postgres};
 
 /// A server in this process, on a port of its own, whose clock the test moves.
 pub(crate) struct TestServer {
     pub(crate) clock: TestClock,
     pub(crate) channel: Channel,
-    pub(crate) address: std::net::SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Where it answers HTTP.
-    pub(crate) http: Option<std::net::SocketAddr>,
+    pub(crate) http: Option<SocketAddr>,
     /// Where those ask who run it.
-    pub(crate) admin_address: Option<std::net::SocketAddr>,
+    pub(crate) admin_address: Option<SocketAddr>,
     /// The token of the first administrator.
     pub(crate) admin: String,
     /// Where its store is: for SQL that the API does not offer yet.
@@ -93,11 +93,8 @@ impl Place {
             Engine::Postgres => Some(postgres::empty_database().await),
             Engine::Sqlite => None,
         };
-        std::fs::write(
-            directory.path().join("pepper-of-test"),
-            Pepper::to_file(&[7; 32]).as_bytes(),
-        )
-        .unwrap();
+        fs::write(directory.path().join("pepper-of-test"), Pepper::to_file(&[7; 32]).as_bytes())
+            .unwrap();
         Self { directory, database_url }
     }
 
@@ -120,6 +117,16 @@ impl Place {
         arguments
     }
 
+    /// Puts a certificate of `localhost` there; the arguments that name it.
+    pub(crate) fn certificate(&self, authority: &Authority) -> [String; 2] {
+        let (certificate, key) = authority.issue("localhost");
+        [("cert", "tls.crt", certificate), ("key", "tls.key", key)].map(|(name, file, text)| {
+            let path = self.path(file);
+            fs::write(&path, text).unwrap();
+            format!("--tls-{name}={}", path.display())
+        })
+    }
+
     pub(crate) fn settings(&self, more: &[&str]) -> Settings {
         let arguments = std::iter::once("token-authority".into())
             .chain(self.arguments())
@@ -132,7 +139,7 @@ impl Place {
     }
 
     pub(crate) fn admin_token(&self) -> String {
-        let text = std::fs::read_to_string(self.directory.path().join("data/admin.token")).unwrap();
+        let text = fs::read_to_string(self.directory.path().join("data/admin.token")).unwrap();
         text.trim().to_owned()
     }
 
@@ -184,6 +191,28 @@ impl TestServer {
 
     /// On a store that may have been used before.
     pub(crate) async fn start_on(place: Place, more: &[&str]) -> Self {
+        let endpoint = |address| Channel::from_shared(format!("http://{address}")).unwrap();
+        Self::start_and_connect(place, more, endpoint).await
+    }
+
+    /// The same with TLS, as `localhost`, by a certificate of this authority.
+    pub(crate) async fn start_secured(place: Place, more: &[&str], authority: &Authority) -> Self {
+        let certificate = place.certificate(authority);
+        let more = [&certificate.each_ref().map(String::as_str), more].concat();
+        let trusted = Certificate::from_pem(&authority.certificate);
+        let trusted = ClientTlsConfig::new().ca_certificate(trusted).domain_name("localhost");
+        let endpoint = |address| {
+            let endpoint = Channel::from_shared(format!("https://{address}")).unwrap();
+            endpoint.tls_config(trusted).unwrap()
+        };
+        Self::start_and_connect(place, &more, endpoint).await
+    }
+
+    async fn start_and_connect(
+        place: Place,
+        more: &[&str],
+        endpoint: impl FnOnce(SocketAddr) -> Endpoint,
+    ) -> Self {
         let clock = TestClock::new();
         let server = Server::bind(place.settings(more), Arc::new(clock.clone())).await.unwrap();
         let (address, http) = (server.address(), server.http_address());
@@ -193,8 +222,7 @@ impl TestServer {
         let served = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        let channel =
-            Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let channel = endpoint(address).connect().await.unwrap();
         let admin = place.admin_token();
         let (stop, served) = (Some(stop), Some(served));
         Self {
