@@ -2,6 +2,7 @@
 //! Each is used by a driver of its own under `tests/sdk`, in its own language.
 
 mod arvados;
+mod resource_server;
 mod spatio;
 
 use std::{
