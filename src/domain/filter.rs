@@ -361,14 +361,18 @@ fn text(value: &Value) -> Result<&str, Invalid> {
     Ok(text)
 }
 
-/// The numbers of a protocol may all be fractions.
-fn number(value: &Value) -> Result<i64, Invalid> {
+/// A number of JSON that is whole. In a protocol all may be written as fractions.
+#[must_use]
+pub fn whole_number(value: &Value) -> Option<i64> {
     // Beyond it a fraction is no longer told from its neighbours.
     const MOST: f64 = 9_007_199_254_740_992.0;
     let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= MOST;
-    let number =
-        value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64));
-    number.ok_or_else(|| Invalid::new("must be a whole number of at most 64 bits"))
+    value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64))
+}
+
+fn number(value: &Value) -> Result<i64, Invalid> {
+    let whole = whole_number(value);
+    whole.ok_or_else(|| Invalid::new("must be a whole number of at most 64 bits"))
 }
 
 fn scopes(value: &Value) -> Result<Vec<String>, Invalid> {

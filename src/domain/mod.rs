@@ -27,6 +27,7 @@ pub use credential::{
 };
 pub use filter::{
     Comparand, Condition, Filter, Names, Operand, Pattern, Piece, Relation, Test, Wrong,
+    whole_number,
 };
 pub use ip::{AllowedIps, MAX_ALLOWED_IPS};
 pub use pepper::{Digest, Pepper, PepperId, Peppers, Sealed};

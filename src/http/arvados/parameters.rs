@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    domain::{Attribute, ClusterId},
+    domain::{Attribute, ClusterId, whole_number},
     proto::v1 as proto,
 };
 
@@ -58,6 +58,9 @@ const IGNORED: [&str; 7] = [
 /// Those that only the service sets; null asks for nothing.
 const KEPT: [&str; 4] =
     ["api_token", "created_by_ip_address", "last_used_by_ip_address", "last_used_at"];
+
+/// How many attributes may be asked for.
+const MAX_SELECTED: usize = 100;
 
 /// What is in an answer beside the attributes.
 const BESIDE_ATTRIBUTES: [&str; 3] = ["kind", "modified_at", "modified_by_user_uuid"];
@@ -255,6 +258,9 @@ impl Parameters {
 
     pub(super) fn select(&mut self) -> Select {
         let names = self.texts("select");
+        if names.len() > MAX_SELECTED {
+            self.wrong("select", &format!("must have at most {MAX_SELECTED} elements"));
+        }
         for name in &names {
             if !BESIDE_ATTRIBUTES.contains(&name.as_str()) && name.parse::<Attribute>().is_err() {
                 self.wrong("select", "must be attributes of an API client authorization");
@@ -363,7 +369,7 @@ impl Attributes<'_> {
     /// `Some(None)` is null.
     pub(super) fn number(&mut self, name: &str) -> Option<Option<i64>> {
         let value = self.values.remove(name)?;
-        let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+        let number = whole_number(&value).or_else(|| value.as_str()?.parse().ok());
         if number.is_none() && !value.is_null() {
             self.wrong(name, "must be a whole number");
         }

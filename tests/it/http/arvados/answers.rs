@@ -36,7 +36,7 @@ async fn record_is_as_documented(engine: Engine) {
     world.server.clock.advance(Duration::from_micros(1_500_001));
     let body = json!({ "api_client_authorization": {
         "scopes": ["GET /arvados/v1/collections/"], "expires_at": "2027-02-03T04:05:06.789Z",
-        "api_client_id": 7, "owner_uuid": world.user_id,
+        "api_client_id": 7.0, "owner_uuid": world.user_id,
     } });
     let made = world.ok("POST ?alt=json", &body).await;
     assert_eq!(names(&made), ATTRIBUTES);
@@ -98,6 +98,7 @@ async fn list_is_as_documented(engine: Engine) {
         ("count=none", 2, 100, 0, None),
         ("count=exact&limit=1", 1, 1, 0, Some(2)),
         ("count=&limit=&offset=&filters=&order=&select=&where=&distinct=", 2, 100, 0, Some(2)),
+        ("filters=null&order=null&select=null&where=null", 2, 100, 0, Some(2)),
     ] {
         let list = world.ok(&format!("GET ?{query}"), &Value::Null).await;
         let of = |name: &str| list[name].as_i64();
@@ -242,7 +243,8 @@ async fn attributes_are_selected(engine: Engine) {
         let current = format!("GET /current?{}", parameter("select", select));
         assert_eq!(names(&world.ok(&current, &Value::Null).await), expected);
     }
-    for wrong in [r#"["secret"]"#, r#"{"uuid":1}"#, "uuid", "[1]", "7"] {
+    let many = json!(vec!["kind"; 101]).to_string();
+    for wrong in [r#"["secret"]"#, r#"{"uuid":1}"#, "uuid", "[1]", "7", &many] {
         for request in ["GET ", "GET /current", "POST ", &format!("DELETE /{}", world.uuid)] {
             let answered =
                 world.send(&format!("{request}?{}", parameter("select", wrong)), &[], "").await;
