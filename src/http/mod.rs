@@ -10,6 +10,7 @@ mod arvados;
 mod body;
 mod client;
 mod oauth;
+mod openapi;
 mod problem;
 mod rate;
 mod route;
@@ -113,7 +114,7 @@ struct Call<'a> {
 struct Answer {
     status: StatusCode,
     headers: Vec<(HeaderName, &'static str)>,
-    body: Option<Value>,
+    body: Option<Bytes>,
 }
 
 impl Front {
@@ -315,7 +316,12 @@ impl Answer {
     }
 
     fn json(status: StatusCode, body: Value) -> Self {
-        Self { status, headers: Vec::new(), body: Some(body) }
+        Self { status, ..Self::kept(body.to_string().into()) }
+    }
+
+    /// JSON that is kept as it is sent.
+    fn kept(body: Bytes) -> Self {
+        Self { status: StatusCode::OK, headers: Vec::new(), body: Some(body) }
     }
 
     fn empty(status: StatusCode) -> Self {
@@ -328,11 +334,11 @@ impl Answer {
 
     /// Nothing of it is for caches: it may hold a secret.
     fn into_response(self) -> Response<Full<Bytes>> {
-        let body = self.body.as_ref().map(ToString::to_string).unwrap_or_default();
-        let mut response = Response::new(Full::from(body));
+        let is_json = self.body.is_some();
+        let mut response = Response::new(Full::from(self.body.unwrap_or_default()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if self.body.is_some() {
+        if is_json {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

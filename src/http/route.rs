@@ -1,21 +1,15 @@
 //! Which call a request is, by its method and path.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::borrow::Cow;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
 
 use super::{
-    Answer, Call, arvados, oauth,
+    Answer, Call, arvados, oauth, openapi,
     problem::{Kind, Problem, Style},
     spatio,
 };
-
-/// What is served, in the form of OpenAPI.
-static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("openapi.json")).expect("a test has read it")
-});
 
 /// A call that is served.
 #[derive(Debug)]
@@ -78,7 +72,7 @@ impl Route {
             Self::Spatio(route) => route.answer(call).await,
             Self::Arvados(route) => route.answer(call).await,
             Self::OAuth(route) => route.answer(call).await,
-            Self::Description => Ok(Answer::ok(OPENAPI.clone())),
+            Self::Description => Ok(Answer::kept(openapi::document())),
         }
     }
 }
