@@ -3,6 +3,7 @@
 mod admin;
 mod arvados;
 mod doors;
+mod generated;
 mod later;
 mod oauth;
 mod openapi;

@@ -71,7 +71,7 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// What a variable names, or what `tests/run` left under `target/tools`.
-fn tool(variable: &str, left: &str) -> PathBuf {
+pub(super) fn tool(variable: &str, left: &str) -> PathBuf {
     let left = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(left);
     env::var_os(variable)
         .map(PathBuf::from)
