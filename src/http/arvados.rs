@@ -293,8 +293,7 @@ impl Asked<'_> {
 fn creation(
     mut parameters: Parameters,
 ) -> Result<proto::CreateApiClientAuthorizationRequest, Problem> {
-    let names = ["uuid", "owner_uuid", "user_id", "api_client_id", "scopes", "expires_at"];
-    let mut attributes = parameters.attributes(&names);
+    let mut attributes = parameters.attributes();
     let request = proto::CreateApiClientAuthorizationRequest {
         uuid: attributes.text("uuid"),
         owner_uuid: attributes.text("owner_uuid"),
@@ -310,7 +309,7 @@ fn creation(
 }
 
 fn system_creation(mut parameters: Parameters) -> Result<proto::CreateSystemAuthRequest, Problem> {
-    let mut attributes = parameters.attributes(&["api_client_id", "scopes"]);
+    let mut attributes = parameters.attributes();
     let request = proto::CreateSystemAuthRequest {
         api_client_id: attributes.number("api_client_id").flatten(),
         scopes: attributes.scopes(),
@@ -352,7 +351,7 @@ fn update(
     uuid: &str,
 ) -> Result<proto::UpdateApiClientAuthorizationRequest, Problem> {
     let names = ["scopes", "expires_at", "api_client_id", "user_id"];
-    let mut attributes = parameters.attributes(&names);
+    let mut attributes = parameters.attributes();
     let paths = attributes.present(&names);
     let other_uuid = attributes.text("uuid").is_some_and(|given| given != uuid);
     let request = proto::UpdateApiClientAuthorizationRequest {

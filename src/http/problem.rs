@@ -67,6 +67,11 @@ impl Problem {
         Self { kind, reason: String::new(), message: message.into(), camel: None }
     }
 
+    /// Whether this is why.
+    pub(super) fn is(&self, reason: &str) -> bool {
+        self.reason == reason
+    }
+
     /// A field holds what it may not.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { reason: "INVALID_ARGUMENT".to_owned(), ..Self::new(Kind::Invalid, message) }

@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 use prost_types::Timestamp;
 use serde_json::{Value, json};
+use tonic::Status;
 
 use super::{Answer, Call, body::Fields, problem::Problem, route::not_served};
 use crate::{
@@ -226,8 +227,8 @@ async fn update(
                 update_mask: None,
             };
             let request = called_by(caller, request);
-            let updated = call.tokens().update_personal_access_token(request).await?;
-            updated.into_inner().personal_access_token
+            let updated = call.tokens().update_personal_access_token(request).await;
+            updated.map_err(gone)?.into_inner().personal_access_token
         }
         About::Workspace { org, workspace } => {
             let request = proto::WorkspaceUpdatePatRequest {
@@ -238,11 +239,17 @@ async fn update(
                 description,
                 update_mask: None,
             };
-            let updated = call.tokens().workspace_update_pat(called_by(caller, request)).await?;
-            updated.into_inner().personal_access_token
+            let updated = call.tokens().workspace_update_pat(called_by(caller, request)).await;
+            updated.map_err(gone)?.into_inner().personal_access_token
         }
     };
     Ok(Answer::ok(updated.map(pat).unwrap_or_default()))
+}
+
+/// A token that is revoked is in no list, and none that there is.
+fn gone(status: Status) -> Problem {
+    let problem = Problem::from(status);
+    if problem.is("TOKEN_REVOKED") { Problem::missing() } else { problem }
 }
 
 /// A `PersonalAccessToken` (SEEDS 2.2).

@@ -23,25 +23,21 @@ const OVERRIDE: &str = "x-http-method-override";
 /// What attributes may be nested under.
 const NESTED: &str = "api_client_authorization";
 
-/// Names at the top of a JSON body that are no attributes.
-const BESIDE: [&str; 16] = [
+/// Parameters that are no attributes.
+const BESIDE: [&str; 9] = [
     "_method",
     "_profile",
     "alt",
     "bypass_federation",
     "cluster_id",
-    "count",
-    "distinct",
     "ensure_unique_name",
-    "filters",
-    "limit",
-    "offset",
-    "order",
     "reader_tokens",
     "remote",
     "select",
-    "where",
 ];
+
+/// Those of lists alone.
+const OF_LISTS: [&str; 7] = ["count", "distinct", "filters", "limit", "offset", "order", "where"];
 
 /// Attributes that come with what somebody got before, and are not for callers to set
 /// (SEEDS 3.10).
@@ -68,8 +64,6 @@ const BESIDE_ATTRIBUTES: [&str; 3] = ["kind", "modified_at", "modified_by_user_u
 /// The parameters of a request: of what its query and its body both have, the body's.
 pub(super) struct Parameters {
     values: Map<String, Value>,
-    /// The names at the top of a JSON body.
-    in_json: Vec<String>,
     wrong: Vec<String>,
 }
 
@@ -90,7 +84,6 @@ impl Parameters {
     /// One of them can't be read.
     pub(super) fn of(call: &Call<'_>, body: &[u8]) -> Result<Self, Problem> {
         let mut values = form(call.query.as_bytes())?;
-        let mut in_json = Vec::new();
         if !body.is_empty() {
             let kind = call.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -100,11 +93,10 @@ impl Parameters {
                 let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
                     Problem::unreadable("the body is neither a JSON object nor a form")
                 })?;
-                in_json.extend(body.keys().cloned());
                 values.extend(body);
             }
         }
-        Ok(Self { values, in_json, wrong: Vec::new() })
+        Ok(Self { values, wrong: Vec::new() })
     }
 
     /// By which method the request is meant: what is sent by POST may name another. What
@@ -302,10 +294,9 @@ impl Parameters {
         object
     }
 
-    /// The attributes that are given: nested, or these beside, or all at the top of a JSON
-    /// body. What is given in two places is as it is nested.
-    pub(super) fn attributes(&mut self, names: &[&str]) -> Attributes<'_> {
-        let is_nested = self.values.contains_key(NESTED);
+    /// The attributes that are given, nested or beside that. What is given in two places is
+    /// as it is nested.
+    pub(super) fn attributes(&mut self) -> Attributes<'_> {
         let nested = self.value(NESTED).unwrap_or_else(|| Value::Object(Map::new()));
         let nested = match nested {
             Value::Object(nested) => nested,
@@ -320,9 +311,10 @@ impl Parameters {
         };
         let mut values = Map::new();
         for (name, value) in std::mem::take(&mut self.values) {
-            let is_bare = !is_nested && self.in_json.contains(&name);
-            let is_attribute = is_bare && !BESIDE.contains(&name.as_str());
-            if names.contains(&name.as_str()) || is_attribute {
+            if OF_LISTS.contains(&&*name) {
+                // A list whose method was lost on its way.
+                self.wrong(&name, "is for lists alone");
+            } else if !BESIDE.contains(&&*name) {
                 values.insert(name, value);
             }
         }

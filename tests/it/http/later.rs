@@ -69,10 +69,11 @@ async fn call_for_which_there_is_no_room_is_to_be_tried_again() {
         &format!("POST {AUTHORIZATIONS}"),
         &format!("DELETE {AUTHORIZATIONS}/x"),
         "POST /oauth2/introspect",
-        "POST /oauth2/revoke",
     ] {
         check(&ask(request).await, request, 503, "OVERLOADED");
     }
+    let revoked = send(&server, "POST /oauth2/revoke", &[FORM], "token=x").await;
+    check(&revoked, "/oauth2/revoke", 503, "");
     drop(held);
     until("there is room again", SOON, async || ask("GET /v1/tokens").await.status == 200).await;
 }

@@ -202,6 +202,13 @@ async fn what_names_another_method_never_makes_a_token(engine: Engine) {
         (String::new(), "", JSON, r#"{"_method":"GET","filters":[]}"#, 200),
         (String::new(), "", JSON, r#"{"_method":null}"#, 422),
         (String::new(), "", JSON, r#"{"_method":["GET"]}"#, 422),
+        // One whose method was lost on the way, and what is misspelt.
+        (String::new(), "", FORM, "filters=[]&limit=1&alt=json", 422),
+        (String::new(), "?where={}&alt=json", JSON, "{}", 422),
+        (String::new(), "", JSON, r#"{"order":null}"#, 422),
+        (String::new(), "", FORM, "scope=[\"GET /\"]", 422),
+        (String::new(), "?expires=2030-01-01T00:00:00Z", JSON, "{}", 422),
+        (String::new(), "", JSON, r#"{"api_client_authorization":{},"scope":[]}"#, 422),
         // What a form or a list says elsewhere is never passed over either.
         (String::new(), "", "content-type: text/plain", "_method=GET", 400),
         (String::new(), "", "content-type: multipart/form-data; boundary=x", "--x", 400),

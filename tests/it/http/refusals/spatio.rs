@@ -59,7 +59,7 @@ pub(super) fn refused(world: &World) -> Vec<Refused> {
         Refused::new(&pats.full, format!("POST {MAIN}"), r#"{"name":"x"}"#, 403),
         by(&MAIN.replace("main", "none").replacen('/', "GET /", 1), "", 403),
         // What the state of things stands against.
-        by(&format!("PATCH /v1/tokens/{ended}"), r#"{"name":"x"}"#, 422),
+        by(&format!("PATCH /v1/tokens/{ended}"), r#"{"name":"x"}"#, 404),
         by(&MAIN.replace("main", "closed").replacen('/', "POST /", 1), r#"{"name":"x"}"#, 422),
         // What there is not, or not for the caller, or not any more.
         by(&format!("PATCH /v1/tokens/{others}"), "{}", 404),
