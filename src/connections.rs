@@ -26,7 +26,7 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// How many headers a request over HTTP/1.1 is read with, how large they and what it asks
 /// for may be together, in bytes, and how long it may take from when one is waited for
 /// until it has them all. For more it gets an answer without a body; for fewer, which may
-/// be too many as well, one that says so.
+/// be too many as well, the API has one that says so.
 const HTTP1_HEADERS: usize = 100;
 const HTTP1_HEAD: usize = 64 * 1024;
 const HTTP1_HEAD_TIME: Duration = Duration::from_secs(30);

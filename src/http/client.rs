@@ -6,7 +6,8 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 /// The address of who calls: that of the socket, or, where a trusted proxy is there, the
-/// last one in `X-Forwarded-For` that is none. `None`: the proxy does not say.
+/// last one in `X-Forwarded-For` that is none. `None`: what the proxy says can't be
+/// read.
 pub(super) fn address(socket: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Option<IpAddr> {
     let is_proxy = |ip: &IpAddr| proxies.iter().any(|network| network.contains(ip));
     let mut client = socket.to_canonical();

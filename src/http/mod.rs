@@ -181,7 +181,7 @@ impl Shared {
         let answered = async {
             let route = route?;
             check_head(&parts)?;
-            // Nor may it count as the proxy's own, which may be let in where others are not.
+            // It can't count as the proxy's own, which may be let in where others are not.
             address.ok_or_else(|| Problem::unreadable("X-Forwarded-For has no address"))?;
             let _place = if route.is_open(&call) { None } else { Some(call.place()?) };
             route.answer(&call).await
@@ -316,11 +316,11 @@ impl Answer {
     }
 
     fn json(status: StatusCode, body: Value) -> Self {
-        Self { status, ..Self::kept(body.to_string().into()) }
+        Self { status, ..Self::written(body.to_string().into()) }
     }
 
-    /// JSON that is kept as it is sent.
-    fn kept(body: Bytes) -> Self {
+    /// JSON as it is sent.
+    fn written(body: Bytes) -> Self {
         Self { status: StatusCode::OK, headers: Vec::new(), body: Some(body) }
     }
 

@@ -59,7 +59,7 @@ impl Route {
         }
     }
 
-    /// Whether it is for whoever calls.
+    /// Whether it is for whoever has a token, and takes its place among the calls itself.
     pub(super) fn is_open(&self, call: &Call<'_>) -> bool {
         match self {
             Self::OAuth(route) => route.is_open(call),
@@ -72,7 +72,7 @@ impl Route {
             Self::Spatio(route) => route.answer(call).await,
             Self::Arvados(route) => route.answer(call).await,
             Self::OAuth(route) => route.answer(call).await,
-            Self::Description => Ok(Answer::kept(openapi::document())),
+            Self::Description => Ok(Answer::written(openapi::document())),
         }
     }
 }

@@ -71,7 +71,7 @@ async fn client_behind_a_trusted_proxy_is_who_it_says() {
         ("203.0.113.1, 198.51.100.7, 10.1.2.3", 200),
         ("198.51.100.7, 203.0.113.1", 401),
         ("198.51.100.7:4711", 200),
-        // The address of a proxy that says nothing is not the client's.
+        // The address of a proxy that says nothing of use is not the client's.
         ("x", 400),
         ("203.0.113.1, x", 400),
         ("x, 203.0.113.1", 401),

@@ -42,7 +42,7 @@ async fn generated_requests_are_answered_as_described() {
         .env("PAT", &tokens[0])
         .env("AUTHORIZATION", &tokens[1])
         .env("OWN", own.join(" "))
-        .env("NO_PROXY", "127.0.0.1")
+        .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1")))
         // It leaves things where it runs.
         .current_dir(server.place.directory.path())
         .stdin(Stdio::null())

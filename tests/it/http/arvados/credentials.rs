@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::{TOKENS, World, error, parameter};
+use super::{TOKENS, World, parameter};
 use crate::{
     http::raw::{send, send_to},
     support::{Engine, on_both_stores, server::unknown_token},
@@ -69,10 +69,11 @@ async fn who_shows_a_salted_token_takes_no_room_from_those_who_show_their_own() 
         let (bearer, request) = (bearer.clone(), format!("GET {TOKENS}/current?remote=zbbbb"));
         flood.spawn(async move { send_to(address, &request, &[&bearer], "").await });
     }
-    let answered = flood.join_next().await.unwrap().unwrap();
-    assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE, "{answered:?}");
-    assert_eq!(error(&answered), "too many calls are under way: try again later");
-    // They wait for the store, and there is a place for another call.
+    for _ in 0..24 - 16 {
+        let answered = flood.join_next().await.unwrap().unwrap();
+        assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE, "{answered:?}");
+    }
+    // The others wait for the store, and there is a place for another call.
     let answered = send(&world.server, "GET /discovery/v1/apis/arvados/v1/rest", &[], "").await;
     assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
     holder.execute("ROLLBACK").await.unwrap();

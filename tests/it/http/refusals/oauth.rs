@@ -34,7 +34,7 @@ pub(super) fn refused(world: &World) -> Vec<Refused> {
             refused.push(with(&[FORM], admin, request, body, 400));
         }
         refused.push(with(&[JSON], admin, request, r#"{"token":"x"}"#, 400));
-        refused.push(with(&[FORM], admin, request, &"x".repeat(8 << 20), 413));
+        refused.push(with(&[FORM], admin, request, &"x".repeat(2 << 20), 413));
     }
     refused
 }

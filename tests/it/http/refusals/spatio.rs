@@ -50,7 +50,7 @@ pub(super) fn refused(world: &World) -> Vec<Refused> {
         by(&format!("POST {MAIN}"), r#"{"name":7}"#, 400),
         by(&format!("PATCH /v1/tokens/{others}"), r#"{"scopes":[]}"#, 400),
         by(&format!("PATCH {MAIN}/{others}"), r#"{"scopes":["read:*"]}"#, 400),
-        by("POST /v1/tokens", &json!({ "name": "x".repeat(8 << 20) }).to_string(), 413),
+        by("POST /v1/tokens", &json!({ "name": "x".repeat(2 << 20) }).to_string(), 413),
         // Who may not, and what there is no more room for.
         by("POST /v1/tokens", r#"{"name":"x","scopes":["admin:all"]}"#, 403),
         by("POST /v1/tokens", r#"{"name":"x","workspaceId":"other"}"#, 403),
